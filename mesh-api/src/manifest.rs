@@ -1,0 +1,1 @@
+//! What users write: YAML documents, parsed strictly and lowered to the model with every problem reported.

@@ -1,0 +1,27 @@
+//! What the mesh believes, after validation: the shared vocabulary of policy, control plane and proxy.
+//!
+//! The first half are the objects that users apply, lowered from [`crate::manifest`]; the second half
+//! ([`destination`], [`proxy`]) is what a proxy is sent. Every value here is valid: string patterns have
+//! passed the checks of their field, ports are in range, a port-level mode has its selector.
+
+pub mod authorization;
+pub mod destination;
+pub mod mesh;
+pub mod meta;
+pub mod peer_authentication;
+pub mod proxy;
+pub mod request_authentication;
+pub mod service;
+pub mod traffic;
+pub mod workload;
+
+pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
+pub use destination::{Balance, Destination, DestinationKey, Endpoint, PeerTls, RouteSet};
+pub use mesh::{AccessLogFormat, MeshSettings, OutboundPolicy, PathNormalization};
+pub use meta::{Kind, ObjectMeta, ObjectRef, Origin, Selector, TargetRef};
+pub use peer_authentication::{MtlsMode, PeerAuthentication};
+pub use proxy::{InboundPort, ProxyConfig, TrustBundleSet, WorkloadPolicies};
+pub use request_authentication::{JwtRule, RequestAuthentication};
+pub use service::{Protocol, Service, ServicePort};
+pub use traffic::{DestinationRule, VirtualService};
+pub use workload::Workload;

@@ -1,0 +1,72 @@
+//! What a proxy is sent about its own workload.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AuthorizationPolicy, MeshSettings, MtlsMode, PeerAuthentication, Protocol, RequestAuthentication,
+};
+use crate::name::{Labels, Namespace, ServiceAccount};
+
+/// A port on which the workload serves, as some service declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundPort {
+    /// Target port.
+    pub port: u16,
+    /// Declared protocol.
+    pub protocol: Protocol,
+    /// Canonical host of the (oldest) service that declares it, for telemetry; empty when none does.
+    #[serde(default)]
+    pub service_host: String,
+    /// Name of that service.
+    #[serde(default)]
+    pub service_name: String,
+    /// Namespace of that service.
+    #[serde(default)]
+    pub service_namespace: String,
+}
+
+/// A proxy's own workload and the mesh's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyConfig {
+    /// Settings of the mesh.
+    pub mesh: MeshSettings,
+    /// Name of the workload.
+    pub workload: String,
+    /// Namespace.
+    pub namespace: Namespace,
+    /// Service account.
+    pub service_account: ServiceAccount,
+    /// Labels.
+    pub labels: Labels,
+    /// Own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Ports that services declare for it. Other ports are served too, with the workload's mode.
+    pub inbound: Vec<InboundPort>,
+}
+
+/// The policies that apply to a workload, selected by the control plane. The proxy compiles them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkloadPolicies {
+    /// AuthorizationPolicies that select the workload.
+    pub authorization: Vec<Arc<AuthorizationPolicy>>,
+    /// PeerAuthentications of the mesh, namespace and workload levels.
+    pub peer: Vec<Arc<PeerAuthentication>>,
+    /// RequestAuthentications that select the workload.
+    pub request: Vec<Arc<RequestAuthentication>>,
+    /// Effective mode of the workload.
+    pub mtls: MtlsMode,
+    /// Effective modes of single ports.
+    pub mtls_ports: BTreeMap<u16, MtlsMode>,
+}
+
+/// Trust anchors by trust domain, as DER certificates. A bundle is always a set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TrustBundleSet {
+    /// Anchors of each trust domain.
+    pub anchors: BTreeMap<String, Vec<Vec<u8>>>,
+}
