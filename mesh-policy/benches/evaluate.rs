@@ -1,1 +1,2 @@
+//! Placeholder until the next file.
 fn main() {}

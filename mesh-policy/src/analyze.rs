@@ -1,0 +1,1 @@
+//! What the author of a set of objects probably did not mean.

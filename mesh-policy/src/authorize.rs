@@ -1,0 +1,366 @@
+//! May this request pass, and by which rule? (SEMANTICS section 6)
+//!
+//! The policies of a workload are compiled once into an [`Authorizer`], an immutable index that any number
+//! of threads read. A decision looks each attribute of the request up in the index, intersects the rule sets
+//! found, and evaluates the few rules that remain, so that ten thousand rules cost about what ten do. It
+//! allocates nothing: what it needs besides the index is a small array on the stack.
+//!
+//! What only HTTP has is absent on TCP, and the rules that test it are compiled apart for both. A policy
+//! whose action is CUSTOM has no provider to ask here, so what it matches is refused.
+
+mod attributes;
+mod clause;
+mod explain;
+mod field;
+mod index;
+mod lookup;
+mod pattern;
+mod radix;
+mod request_principal;
+mod rule;
+mod rule_set;
+mod template;
+
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_api::model::{Action, AuthorizationPolicy, MeshSettings, ObjectRef, Origin};
+use serde::Serialize;
+
+pub use attributes::{Attributes, Claims, HeaderList, HeaderValues, HttpAttributes};
+pub use explain::{
+    ClauseExplanation, EntryExplanation, Explanation, NearestMiss, PolicyExplanation, RuleExplanation,
+};
+
+use attributes::Facts;
+use index::{Index, Next};
+use rule::RuleForms;
+
+/// Names a rule of one [`Authorizer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(u32);
+
+/// The answer to one request or connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It may pass.
+    Allowed {
+        /// The ALLOW rule that matched; `None` when no enforced ALLOW policy applies.
+        by: Option<RuleId>,
+        /// What is recorded beside.
+        aside: Aside,
+    },
+    /// It is refused.
+    Denied {
+        /// The rule that refused it; `None` when ALLOW policies apply and none matched.
+        by: Option<RuleId>,
+        /// Why.
+        reason: DenyReason,
+        /// What is recorded beside.
+        aside: Aside,
+    },
+}
+
+impl Decision {
+    /// Whether the request may pass.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+
+    /// The rule that decided, if one did.
+    #[must_use]
+    pub fn by(&self) -> Option<RuleId> {
+        match self {
+            Self::Allowed { by, .. } | Self::Denied { by, .. } => *by,
+        }
+    }
+
+    /// What is recorded beside the answer.
+    #[must_use]
+    pub fn aside(&self) -> Aside {
+        match self {
+            Self::Allowed { aside, .. } | Self::Denied { aside, .. } => *aside,
+        }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DenyReason {
+    /// A DENY rule matched.
+    MatchedDeny,
+    /// ALLOW policies apply to the workload and none of their rules matched.
+    NoAllowMatched,
+    /// A CUSTOM rule matched and there is no provider to ask.
+    CustomUnavailable,
+}
+
+impl fmt::Display for DenyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MatchedDeny => "a DENY rule matched",
+            Self::NoAllowMatched => "ALLOW policies apply and no rule of them matched",
+            Self::CustomUnavailable => "a CUSTOM rule matched and its provider is not available",
+        })
+    }
+}
+
+/// What is recorded beside an answer and changes nothing about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aside {
+    /// AUDIT rule that matched.
+    pub audit: Option<RuleId>,
+    /// Dry-run DENY rule that matched: enforced, it would have refused.
+    pub dry_run_deny: Option<RuleId>,
+    /// What the dry-run ALLOW policies say. They are not asked when the request was refused before.
+    pub dry_run_allow: DryRunAllow,
+}
+
+/// What the dry-run ALLOW policies say about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DryRunAllow {
+    /// There are none, or they were not asked.
+    #[default]
+    Silent,
+    /// This rule of them matched.
+    WouldAllow(RuleId),
+    /// None of them matched; enforced, and alone, they would have refused.
+    WouldDeny,
+}
+
+/// In which step of the evaluation a policy is asked (SEMANTICS 6.3); the order is that of the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Custom,
+    Audit,
+    DryRunDeny,
+    Deny,
+    DryRunAllow,
+    Allow,
+}
+
+impl Step {
+    const COUNT: usize = 6;
+
+    /// Dry-run exists for ALLOW and DENY only; on the others it would weaken them, so it is ignored.
+    fn of(policy: &AuthorizationPolicy) -> Self {
+        match (policy.action, policy.dry_run) {
+            (Action::Custom, _) => Self::Custom,
+            (Action::Audit, _) => Self::Audit,
+            (Action::Deny, true) => Self::DryRunDeny,
+            (Action::Deny, false) => Self::Deny,
+            (Action::Allow, true) => Self::DryRunAllow,
+            (Action::Allow, false) => Self::Allow,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct CompiledRule {
+    step: Step,
+    /// Position of the policy.
+    policy: u32,
+    /// Position within the policy.
+    index: u32,
+    forms: RuleForms,
+}
+
+/// The compiled AuthorizationPolicies of one workload.
+#[derive(Debug, Clone, Default)]
+pub struct Authorizer {
+    /// In order of step, namespace and name, so that the order of the input is irrelevant.
+    policies: Vec<Arc<AuthorizationPolicy>>,
+    rules: Vec<CompiledRule>,
+    /// First rule behind each step.
+    step_ends: [u32; Step::COUNT],
+    http: Index,
+    tcp: Index,
+    /// Whether an enforced ALLOW policy applies.
+    has_allow: bool,
+    has_dry_run_allow: bool,
+    needs_http: bool,
+}
+
+impl Authorizer {
+    /// Compiles the policies that apply to a workload, as [`crate::select::authorization`] gives them.
+    #[must_use]
+    pub fn compile(mesh: &MeshSettings, policies: &[Arc<AuthorizationPolicy>]) -> Self {
+        let trust_domains: Vec<&str> = std::iter::once(&mesh.trust_domain)
+            .chain(&mesh.trust_domain_aliases)
+            .map(AsRef::as_ref)
+            .collect();
+        let mut policies = policies.to_vec();
+        policies.sort_by(|a, b| {
+            let key = |policy: &AuthorizationPolicy| (Step::of(policy), policy.meta.object.clone());
+            key(a).cmp(&key(b))
+        });
+        let mut rules = Vec::new();
+        for (policy, position) in policies.iter().zip(0_u32..) {
+            for (rule, index) in policy.rules.iter().zip(0_u32..) {
+                let forms = rule::compile(policy, rule, &trust_domains);
+                rules.push(CompiledRule { step: Step::of(policy), policy: position, index, forms });
+            }
+        }
+        let numbered = || (0_u32..).zip(&rules);
+        let http = numbered().filter_map(|(id, rule)| rule.forms.http.as_deref().ok().map(|form| (id, form)));
+        let tcp = numbered().filter_map(|(id, rule)| rule.forms.tcp.as_deref().ok().map(|form| (id, form)));
+        let (http, tcp) = (Index::build(http, rules.len()), Index::build(tcp, rules.len()));
+        let has = |step| policies.iter().any(|policy| Step::of(policy) == step);
+        let steps = [Step::Custom, Step::Audit, Step::DryRunDeny, Step::Deny, Step::DryRunAllow, Step::Allow];
+        Self {
+            step_ends: steps.map(|step| {
+                u32::try_from(rules.partition_point(|rule| rule.step <= step)).unwrap_or(u32::MAX)
+            }),
+            has_allow: has(Step::Allow),
+            has_dry_run_allow: has(Step::DryRunAllow),
+            needs_http: rules.iter().any(CompiledRule::needs_http),
+            policies,
+            rules,
+            http,
+            tcp,
+        }
+    }
+
+    /// Decides about one request or connection. Allocates nothing; called for every request.
+    #[must_use]
+    pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        let facts = Facts::of(attributes);
+        let index = if attributes.http.is_some() { &self.http } else { &self.tcp };
+        let mut matched = [None; Step::COUNT];
+        index.candidates(&facts, |id| {
+            let rule = &self.rules[id as usize];
+            if !rule.form(attributes).is_some_and(|form| form.holds(&facts)) {
+                return Next::Continue;
+            }
+            let step = rule.step as usize;
+            matched[step] = Some(RuleId(id));
+            match rule.step {
+                Step::Custom | Step::Deny | Step::Allow => Next::Stop,
+                Step::Audit | Step::DryRunDeny | Step::DryRunAllow => Next::SkipTo(self.step_ends[step]),
+            }
+        });
+        self.judge(matched)
+    }
+
+    /// Combines the first match of each step.
+    fn judge(&self, matched: [Option<RuleId>; Step::COUNT]) -> Decision {
+        let [custom, audit, dry_run_deny, deny, dry_run_allow, allow] = matched;
+        let mut aside = Aside { audit, dry_run_deny, dry_run_allow: DryRunAllow::Silent };
+        if custom.is_some() {
+            return Decision::Denied { by: custom, reason: DenyReason::CustomUnavailable, aside };
+        }
+        if deny.is_some() {
+            return Decision::Denied { by: deny, reason: DenyReason::MatchedDeny, aside };
+        }
+        if self.has_dry_run_allow {
+            aside.dry_run_allow = dry_run_allow.map_or(DryRunAllow::WouldDeny, DryRunAllow::WouldAllow);
+        }
+        if self.has_allow && allow.is_none() {
+            return Decision::Denied { by: None, reason: DenyReason::NoAllowMatched, aside };
+        }
+        Decision::Allowed { by: allow, aside }
+    }
+
+    /// What a rule is and where it stands.
+    ///
+    /// # Panics
+    /// If `id` comes from another authorizer with more rules.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> RuleRef<'_> {
+        let rule = &self.rules[id.0 as usize];
+        let policy = &self.policies[rule.policy as usize];
+        RuleRef { policy, index: rule.index }
+    }
+
+    /// The policies, in the order CUSTOM, AUDIT, DENY, ALLOW and then by namespace and name.
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = &Arc<AuthorizationPolicy>> {
+        self.policies.iter()
+    }
+
+    /// Number of rules.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether any rule tests what only HTTP has. When none does, a connection is judged once for all its
+    /// requests.
+    #[must_use]
+    pub fn needs_http(&self) -> bool {
+        self.needs_http
+    }
+
+    /// Whether no policy applies, so that everything is allowed and nothing recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+}
+
+impl CompiledRule {
+    fn form(&self, attributes: &Attributes<'_>) -> Option<&rule::RuleForm> {
+        let form = if attributes.http.is_some() { &self.forms.http } else { &self.forms.tcp };
+        form.as_deref().ok()
+    }
+
+    fn needs_http(&self) -> bool {
+        self.forms.http.as_ref().is_ok_and(|form| form.clauses().any(|clause| clause.field.is_http_only()))
+    }
+}
+
+/// A rule and its policy. Displays as Istio's policy id, `ns[NAMESPACE]-policy[NAME]-rule[INDEX]`.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleRef<'a> {
+    policy: &'a AuthorizationPolicy,
+    index: u32,
+}
+
+impl<'a> RuleRef<'a> {
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &'a AuthorizationPolicy {
+        self.policy
+    }
+
+    /// Kind, namespace and name of the policy.
+    #[must_use]
+    pub fn object(&self) -> &'a ObjectRef {
+        &self.policy.meta.object
+    }
+
+    /// Action of the policy.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.policy.action
+    }
+
+    /// Whether the policy is evaluated without being enforced.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.policy.dry_run
+    }
+
+    /// Position of the rule in the policy, from 0.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Where the policy stands.
+    #[must_use]
+    pub fn origin(&self) -> &'a Origin {
+        &self.policy.meta.origin
+    }
+}
+
+impl fmt::Display for RuleRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Action::Custom, Some(provider)) = (self.policy.action, &self.policy.provider) {
+            write!(f, "istio-ext-authz-{provider}-")?;
+        }
+        let object = self.object();
+        write!(f, "ns[{}]-policy[{}]-rule[{}]", object.namespace, object.name, self.index)
+    }
+}

@@ -1,0 +1,256 @@
+//! Why a request was allowed or refused, as a tree that people and programs read.
+//!
+//! It evaluates every rule of every policy with the same clauses as the decision, without the index, so a
+//! rule that was not reached is shown as well. The verdict is the decision's own. This allocates and walks
+//! everything: it is for one request at a time.
+
+use mesh_api::model::{Action, ObjectRef, Origin};
+use serde::Serialize;
+
+use super::attributes::{Attributes, Facts};
+use super::clause::Clause;
+use super::rule::{Dropped, RuleForm};
+use super::{Authorizer, Decision, DenyReason, DryRunAllow, RuleId};
+
+/// The account of one decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Whether the request may pass.
+    pub allowed: bool,
+    /// The verdict in one sentence.
+    pub verdict: String,
+    /// Policy id of the rule that decided, if one did.
+    pub decided_by: Option<String>,
+    /// Why it was refused.
+    pub deny_reason: Option<DenyReason>,
+    /// Policy id of the AUDIT rule that matched.
+    pub audit: Option<String>,
+    /// Policy id of the dry-run DENY rule that matched.
+    pub dry_run_deny: Option<String>,
+    /// What the dry-run ALLOW policies say: a policy id, `none` when none of them matched, absent when there
+    /// are none or they were not asked.
+    pub dry_run_allow: Option<String>,
+    /// Whether the request was judged as HTTP.
+    pub http: bool,
+    /// Every policy, in the order in which they are asked.
+    pub policies: Vec<PolicyExplanation>,
+    /// For a refusal because no ALLOW rule matched: the enforced rule that failed by fewest clauses.
+    pub nearest_miss: Option<NearestMiss>,
+}
+
+/// One policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyExplanation {
+    /// Kind, namespace and name.
+    pub policy: ObjectRef,
+    /// Where it stands.
+    pub origin: Origin,
+    /// Action.
+    pub action: Action,
+    /// Evaluated without being enforced.
+    pub dry_run: bool,
+    /// Whether any rule matched.
+    pub matched: bool,
+    /// Its rules; a policy without any matches nothing.
+    pub rules: Vec<RuleExplanation>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleExplanation {
+    /// Policy id, as logs write it.
+    pub id: String,
+    /// Position in the policy, from 0.
+    pub index: u32,
+    /// Whether it matched.
+    pub matched: bool,
+    /// Why the rule is not in force for this request at all.
+    pub not_in_force: Option<String>,
+    /// Sources, of which one must match; empty means any.
+    pub from: Vec<EntryExplanation>,
+    /// Operations, of which one must match; empty means any.
+    pub to: Vec<EntryExplanation>,
+    /// Conditions, which must all hold.
+    pub when: Vec<ClauseExplanation>,
+}
+
+/// One source or operation: it matches when all of its clauses hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EntryExplanation {
+    /// Whether all clauses hold.
+    pub matched: bool,
+    /// The clauses.
+    pub clauses: Vec<ClauseExplanation>,
+}
+
+/// One field of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClauseExplanation {
+    /// The field as written, for instance `notPrincipals`.
+    pub field: String,
+    /// The attribute that it tests, for instance `source.principal`.
+    pub attribute: String,
+    /// Holds when none of the values matches.
+    pub excludes: bool,
+    /// Values as written.
+    pub expected: Vec<String>,
+    /// Value or values of the request; empty when the attribute is absent.
+    pub found: Vec<String>,
+    /// Whether the clause holds.
+    pub holds: bool,
+}
+
+/// The ALLOW rule that came closest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NearestMiss {
+    /// Policy id of the rule.
+    pub id: String,
+    /// The policy.
+    pub policy: ObjectRef,
+    /// Where it stands.
+    pub origin: Origin,
+    /// The clauses that would have to hold besides those that do.
+    pub unmet: Vec<ClauseExplanation>,
+}
+
+impl Authorizer {
+    /// Explains the decision about one request or connection.
+    #[must_use]
+    pub fn explain(&self, attributes: &Attributes<'_>) -> Explanation {
+        let facts = Facts::of(attributes);
+        let decision = self.authorize(attributes);
+        let policies = self.explain_policies(attributes, &facts);
+        let aside = decision.aside();
+        let deny_reason = match decision {
+            Decision::Denied { reason, .. } => Some(reason),
+            Decision::Allowed { .. } => None,
+        };
+        let nearest_miss =
+            (deny_reason == Some(DenyReason::NoAllowMatched)).then(|| nearest_miss(&policies)).flatten();
+        Explanation {
+            allowed: decision.is_allowed(),
+            verdict: self.verdict(decision, nearest_miss.as_ref()),
+            decided_by: decision.by().map(|id| self.rule(id).to_string()),
+            deny_reason,
+            audit: aside.audit.map(|id| self.rule(id).to_string()),
+            dry_run_deny: aside.dry_run_deny.map(|id| self.rule(id).to_string()),
+            dry_run_allow: match aside.dry_run_allow {
+                DryRunAllow::Silent => None,
+                DryRunAllow::WouldAllow(id) => Some(self.rule(id).to_string()),
+                DryRunAllow::WouldDeny => Some("none".to_owned()),
+            },
+            http: attributes.http.is_some(),
+            policies,
+            nearest_miss,
+        }
+    }
+
+    fn explain_policies(&self, attributes: &Attributes<'_>, facts: &Facts<'_>) -> Vec<PolicyExplanation> {
+        let mut explained: Vec<_> = self
+            .policies
+            .iter()
+            .map(|policy| PolicyExplanation {
+                policy: policy.meta.object.clone(),
+                origin: policy.meta.origin.clone(),
+                action: policy.action,
+                dry_run: policy.dry_run,
+                matched: false,
+                rules: Vec::new(),
+            })
+            .collect();
+        for (rule, id) in self.rules.iter().zip(0_u32..) {
+            let form = if attributes.http.is_some() { &rule.forms.http } else { &rule.forms.tcp };
+            let empty = RuleForm::default();
+            let (shown, not_in_force) = match form {
+                Ok(form) => (&**form, None),
+                Err(dropped) => (rule.forms.http.as_deref().unwrap_or(&empty), Some(not_in_force(dropped))),
+            };
+            let matched = form.as_ref().is_ok_and(|form| form.holds(facts));
+            let policy = &mut explained[rule.policy as usize];
+            policy.matched |= matched;
+            policy.rules.push(RuleExplanation {
+                id: self.rule(RuleId(id)).to_string(),
+                index: rule.index,
+                matched,
+                not_in_force,
+                from: shown.from.iter().map(|clauses| entry(clauses, facts)).collect(),
+                to: shown.to.iter().map(|clauses| entry(clauses, facts)).collect(),
+                when: shown.when.iter().map(|clause| explain_clause(clause, facts)).collect(),
+            });
+        }
+        explained
+    }
+
+    fn verdict(&self, decision: Decision, nearest: Option<&NearestMiss>) -> String {
+        match decision {
+            Decision::Allowed { by: Some(id), .. } => format!("allowed by {}", self.rule(id)),
+            Decision::Allowed { by: None, .. } => {
+                "allowed: no ALLOW policy applies to the workload and nothing refuses".to_owned()
+            }
+            Decision::Denied { by: Some(id), reason, .. } => format!("denied by {}: {reason}", self.rule(id)),
+            Decision::Denied { by: None, reason, .. } => match nearest {
+                Some(nearest) => format!("denied: {reason}; {} came closest", nearest.id),
+                None => format!("denied: {reason}"),
+            },
+        }
+    }
+}
+
+fn not_in_force(dropped: &Dropped) -> String {
+    match dropped {
+        Dropped::NeedsHttp(field) => format!("{field} exists for HTTP only and this traffic is not HTTP"),
+        Dropped::Malformed(problem) => problem.clone(),
+    }
+}
+
+fn entry(clauses: &[Clause], facts: &Facts<'_>) -> EntryExplanation {
+    let clauses: Vec<_> = clauses.iter().map(|clause| explain_clause(clause, facts)).collect();
+    EntryExplanation { matched: clauses.iter().all(|clause| clause.holds), clauses }
+}
+
+fn explain_clause(clause: &Clause, facts: &Facts<'_>) -> ClauseExplanation {
+    ClauseExplanation {
+        field: clause.written.to_string(),
+        attribute: clause.field.to_string(),
+        excludes: clause.negated,
+        expected: clause.values.to_vec(),
+        found: clause.field.found(facts),
+        holds: clause.holds(facts),
+    }
+}
+
+/// The enforced ALLOW rule with fewest clauses to go; of equals the first.
+fn nearest_miss(policies: &[PolicyExplanation]) -> Option<NearestMiss> {
+    policies
+        .iter()
+        .filter(|policy| policy.action == Action::Allow && !policy.dry_run)
+        .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)))
+        .filter(|(_, rule)| rule.not_in_force.is_none())
+        .map(|(policy, rule)| NearestMiss {
+            id: rule.id.clone(),
+            policy: policy.policy.clone(),
+            origin: policy.origin.clone(),
+            unmet: unmet(&rule.from)
+                .into_iter()
+                .chain(unmet(&rule.to))
+                .chain(rule.when.iter().filter(|clause| !clause.holds))
+                .cloned()
+                .collect(),
+        })
+        .min_by_key(|miss| miss.unmet.len())
+}
+
+/// What is missing in the entry that misses least.
+fn unmet(entries: &[EntryExplanation]) -> Vec<&ClauseExplanation> {
+    entries
+        .iter()
+        .map(|entry| entry.clauses.iter().filter(|clause| !clause.holds).collect::<Vec<_>>())
+        .min_by_key(Vec::len)
+        .unwrap_or_default()
+}

@@ -1,0 +1,300 @@
+//! From a request to the few rules that could match it.
+//!
+//! Each attribute that rules test is a dimension. Looking the request's value up in a dimension gives the
+//! set of rules whose test of that attribute may hold, rules without such a test included; the intersection
+//! over all dimensions is what remains to be evaluated. The index may only ever leave out rules that cannot
+//! match: whatever it cannot express counts as "may hold", and every rule that it names is then evaluated
+//! whole. So a mistake here can cost time, or be found by the property test against the naive evaluator.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+use super::attributes::Facts;
+use super::clause::{Clause, Key};
+use super::field::Field;
+use super::lookup::Lookup;
+use super::pattern::{LOWERED_BYTES_MAX, lowered};
+use super::radix::{End, Radix};
+use super::rule::RuleForm;
+use super::rule_set::{RuleSets, RuleSetsBuilder, SetId};
+
+/// Most dimensions of an index. Those that constrain most rules are taken; tests of further attributes are
+/// left to the evaluation of each rule.
+const DIMENSIONS_MAX: usize = 12;
+/// Most sets that one request finds in one dimension (three for each value of the attribute). With more, as
+/// by a header repeated many times, the dimension is left out for that request.
+const HITS_MAX: usize = 10;
+
+/// The index of all rules for one kind of traffic.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Index {
+    /// Rules that are in force for this traffic.
+    present: SetId,
+    dimensions: Vec<Dimension>,
+    sets: RuleSets,
+}
+
+#[derive(Debug, Clone)]
+struct Dimension {
+    field: Field,
+    /// Rules that do not test the attribute, or not in a way that can be looked up.
+    unconstrained: SetId,
+    exact: Lookup,
+    /// Sets of a literal hold those of all shorter literals that match with it.
+    prefixes: Option<Radix>,
+    suffixes: Option<Radix>,
+    networks_v4: PrefixMap<Ipv4Net, SetId>,
+    networks_v6: PrefixMap<Ipv6Net, SetId>,
+}
+
+/// What to do after a rule was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Go on with the next rule.
+    Continue,
+    /// Go on with this rule or the first after it.
+    SkipTo(u32),
+    /// End.
+    Stop,
+}
+
+/// Sets found in one dimension; none means that the dimension says nothing about this request.
+#[derive(Debug, Clone, Copy)]
+struct Hits {
+    sets: [SetId; HITS_MAX],
+    count: usize,
+    overflow: bool,
+}
+
+impl Hits {
+    fn push(&mut self, set: SetId) {
+        match self.sets.get_mut(self.count) {
+            Some(slot) => {
+                *slot = set;
+                self.count += 1;
+            }
+            None => self.overflow = true,
+        }
+    }
+
+    fn found(&self) -> &[SetId] {
+        &self.sets[..self.count]
+    }
+}
+
+impl Index {
+    /// Calls `visit` with each rule that may match, in ascending order.
+    pub(crate) fn candidates(&self, facts: &Facts<'_>, mut visit: impl FnMut(u32) -> Next) {
+        let mut hits = [Hits { sets: [0; HITS_MAX], count: 0, overflow: false }; DIMENSIONS_MAX];
+        let mut found = 0;
+        for dimension in &self.dimensions {
+            let here = &mut hits[found];
+            dimension.look_up(facts, here);
+            here.push(dimension.unconstrained);
+            if here.overflow {
+                *here = Hits { count: 0, overflow: false, ..*here };
+            } else {
+                found += 1;
+            }
+        }
+        let hits = &hits[..found];
+        let mut from = 0_u32;
+        for slot in 0..self.sets.stride() {
+            let mut summary = self.sets.summary(self.present, slot);
+            for hit in hits {
+                summary &= hit.found().iter().fold(0, |any, set| any | self.sets.summary(*set, slot));
+            }
+            while summary != 0 {
+                let bit = summary.trailing_zeros();
+                summary &= summary - 1;
+                let base = u32::try_from(slot * 64 * 64).unwrap_or(u32::MAX) + bit * 64;
+                if base.saturating_add(63) < from {
+                    continue;
+                }
+                let mut word = self.sets.word(self.present, slot, bit);
+                for hit in hits {
+                    word &= hit.found().iter().fold(0, |any, set| any | self.sets.word(*set, slot, bit));
+                }
+                while word != 0 {
+                    let rule = base + word.trailing_zeros();
+                    word &= word - 1;
+                    if rule < from {
+                        continue;
+                    }
+                    match visit(rule) {
+                        Next::Continue => {}
+                        Next::SkipTo(next) => from = next,
+                        Next::Stop => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Builds the index over `rules` (number and form); numbers are below `bound`.
+    pub(crate) fn build<'r>(rules: impl IntoIterator<Item = (u32, &'r RuleForm)>, bound: usize) -> Self {
+        let mut present = Vec::new();
+        let mut constrained: BTreeMap<Field, BTreeMap<u32, Vec<Key>>> = BTreeMap::new();
+        for (rule, form) in rules {
+            present.push(rule);
+            for field in form.clauses().map(|clause| &clause.field).collect::<BTreeSet<_>>() {
+                if let Some(keys) = keys_of(form, field) {
+                    constrained.entry(field.clone()).or_default().insert(rule, keys);
+                }
+            }
+        }
+        let mut chosen: Vec<_> = constrained.into_iter().collect();
+        chosen.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then_with(|| a.0.cmp(&b.0)));
+        chosen.truncate(DIMENSIONS_MAX);
+        let mut sets = RuleSetsBuilder::default();
+        let dimensions = chosen
+            .into_iter()
+            .map(|(field, keys)| Dimension::build(field, &keys, &present, &mut sets))
+            .collect();
+        Self { present: sets.add(present), dimensions, sets: sets.build(bound) }
+    }
+}
+
+impl Dimension {
+    fn build(
+        field: Field,
+        keys: &BTreeMap<u32, Vec<Key>>,
+        present: &[u32],
+        sets: &mut RuleSetsBuilder,
+    ) -> Self {
+        let unconstrained = present.iter().copied().filter(|rule| !keys.contains_key(rule)).collect();
+        let unconstrained = sets.add(unconstrained);
+        let (mut exact, mut prefixes, mut suffixes, mut networks) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (rule, keys) in keys {
+            for key in keys {
+                match key {
+                    Key::Exact(text) => members(&mut exact, text.clone()).push(*rule),
+                    Key::Prefix(text) => members(&mut prefixes, text.clone()).push(*rule),
+                    Key::Suffix(text) => {
+                        members(&mut suffixes, text.iter().rev().copied().collect::<Box<[u8]>>()).push(*rule);
+                    }
+                    Key::Network(network) => members(&mut networks, *network).push(*rule),
+                }
+            }
+        }
+        let exact = Lookup::build(exact.into_iter().map(|(text, rules)| (text, sets.add(rules))));
+        let prefixes = cumulative(prefixes, sets, |short, long| long.starts_with(short));
+        let mut suffixes = cumulative(suffixes, sets, |short, long| long.starts_with(short));
+        suffixes.iter_mut().for_each(|(text, _)| text.reverse());
+        let (mut networks_v4, mut networks_v6) = (PrefixMap::new(), PrefixMap::new());
+        // The order of blocks puts an enclosing one before those within it.
+        for (network, set) in cumulative(networks, sets, |outer: &IpNet, inner: &IpNet| outer.contains(inner))
+        {
+            match network {
+                IpNet::V4(block) => drop(networks_v4.insert(block, set)),
+                IpNet::V6(block) => drop(networks_v6.insert(block, set)),
+            }
+        }
+        Self {
+            field,
+            unconstrained,
+            exact,
+            prefixes: (!prefixes.is_empty()).then(|| Radix::build(End::Front, prefixes)),
+            suffixes: (!suffixes.is_empty()).then(|| Radix::build(End::Back, suffixes)),
+            networks_v4,
+            networks_v6,
+        }
+    }
+
+    fn look_up(&self, facts: &Facts<'_>, hits: &mut Hits) {
+        match self.field {
+            Field::SourceIp => self.look_up_address(facts.source_ip, hits),
+            Field::RemoteIp => self.look_up_address(facts.remote_ip, hits),
+            Field::DestinationIp => self.look_up_address(facts.destination_ip, hits),
+            Field::DestinationPort => self.look_up_bytes(&facts.destination_port, hits),
+            Field::Host => self.look_up_authority(facts, hits),
+            Field::Header(ref name) if matches!(&**name, "host" | ":authority") => {
+                self.look_up_authority(facts, hits);
+            }
+            _ => {
+                self.field.any_text(facts, |value| {
+                    self.look_up_bytes(value, hits);
+                    hits.overflow
+                });
+            }
+        }
+    }
+
+    fn look_up_authority(&self, facts: &Facts<'_>, hits: &mut Hits) {
+        let Some(http) = &facts.all.http else { return };
+        let mut buffer = [0; LOWERED_BYTES_MAX];
+        match lowered(http.authority.as_bytes(), &mut buffer) {
+            Some(authority) => self.look_up_bytes(authority, hits),
+            None => hits.overflow = true,
+        }
+    }
+
+    fn look_up_bytes(&self, value: &[u8], hits: &mut Hits) {
+        let prefix = self.prefixes.as_ref().and_then(|radix| radix.longest(value));
+        let suffix = self.suffixes.as_ref().and_then(|radix| radix.longest(value));
+        self.exact.get(value).into_iter().chain(prefix).chain(suffix).for_each(|set| hits.push(set));
+    }
+
+    fn look_up_address(&self, address: std::net::IpAddr, hits: &mut Hits) {
+        let found = match address {
+            std::net::IpAddr::V4(address) => {
+                self.networks_v4.get_lpm(&Ipv4Net::from(address)).map(|(_, set)| *set)
+            }
+            std::net::IpAddr::V6(address) => {
+                self.networks_v6.get_lpm(&Ipv6Net::from(address)).map(|(_, set)| *set)
+            }
+        };
+        found.into_iter().for_each(|set| hits.push(set));
+    }
+}
+
+fn members<K: Ord>(map: &mut BTreeMap<K, Vec<u32>>, key: K) -> &mut Vec<u32> {
+    map.entry(key).or_default()
+}
+
+/// Adds to the members of each key those of every key that covers it. Keys come in an order in which a key
+/// stands behind all that cover it and next to those that it shares them with.
+fn cumulative<K: Ord>(
+    map: BTreeMap<K, Vec<u32>>,
+    sets: &mut RuleSetsBuilder,
+    covers: impl Fn(&K, &K) -> bool,
+) -> Vec<(K, SetId)> {
+    let mut done: Vec<(K, SetId)> = Vec::new();
+    // Positions in `done` of the keys that cover the one before, outermost first.
+    let mut open: Vec<usize> = Vec::new();
+    for (key, mut rules) in map {
+        while open.last().is_some_and(|outer| !covers(&done[*outer].0, &key)) {
+            open.pop();
+        }
+        if let Some(outer) = open.last() {
+            rules.extend_from_slice(sets.rules(done[*outer].1));
+        }
+        open.push(done.len());
+        let set = sets.add(rules);
+        done.push((key, set));
+    }
+    done
+}
+
+/// Keys of which at least one must be found for the rule to match, or `None` when it can match whatever the
+/// attribute is. Parts of a rule are ANDed, so one part that constrains is enough; the one with fewest keys
+/// is taken.
+fn keys_of(form: &RuleForm, field: &Field) -> Option<Vec<Key>> {
+    let of_entry = |clauses: &[Clause]| {
+        clauses.iter().filter(|clause| clause.field == *field).filter_map(Clause::keys).min_by_key(Vec::len)
+    };
+    let of_entries = |entries: &[Vec<Clause>]| {
+        if entries.is_empty() {
+            return None;
+        }
+        let each: Option<Vec<_>> = entries.iter().map(|clauses| of_entry(clauses)).collect();
+        each.map(|keys| keys.into_iter().flatten().collect::<Vec<_>>())
+    };
+    [of_entries(&form.from), of_entries(&form.to), of_entry(&form.when)]
+        .into_iter()
+        .flatten()
+        .min_by_key(Vec::len)
+}

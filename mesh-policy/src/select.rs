@@ -1,0 +1,92 @@
+//! Which policies concern a workload (SEMANTICS 1.2 to 1.4).
+//!
+//! Candidates come from the root namespace and from the workload's own, then selectors and target
+//! references decide. All that remain apply together. A policy with target references never falls back to
+//! "the whole namespace" on a plain sidecar: it does not concern it at all.
+
+use std::sync::Arc;
+
+use mesh_api::model::{
+    AuthorizationPolicy, MeshSettings, ObjectMeta, RequestAuthentication, Selector, TargetRef,
+};
+use mesh_api::name::{Labels, Namespace, ServiceAccount};
+
+/// Label that marks the pods of a Kubernetes Gateway and names it.
+pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// API group of the target references that a gateway pod honours.
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// The workload that policies select.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its namespace.
+    pub namespace: &'a Namespace,
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// Its service account.
+    pub service_account: &'a ServiceAccount,
+}
+
+impl Subject<'_> {
+    /// Name of the Kubernetes Gateway that the workload serves, if it serves one.
+    #[must_use]
+    pub fn gateway_name(&self) -> Option<&str> {
+        self.labels.get(GATEWAY_NAME_LABEL).map(String::as_str)
+    }
+}
+
+/// The AuthorizationPolicies that apply to `subject`, oldest first.
+#[must_use]
+pub fn authorization(
+    mesh: &MeshSettings,
+    subject: &Subject<'_>,
+    policies: &[Arc<AuthorizationPolicy>],
+) -> Vec<Arc<AuthorizationPolicy>> {
+    let mut selected: Vec<_> = policies
+        .iter()
+        .filter(|policy| applies(mesh, subject, &policy.meta, &policy.selector, &policy.targets))
+        .map(Arc::clone)
+        .collect();
+    selected.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+    selected
+}
+
+/// The RequestAuthentications that apply to `subject`, oldest first.
+#[must_use]
+pub fn request_authentication(
+    mesh: &MeshSettings,
+    subject: &Subject<'_>,
+    policies: &[Arc<RequestAuthentication>],
+) -> Vec<Arc<RequestAuthentication>> {
+    let mut selected: Vec<_> = policies
+        .iter()
+        .filter(|policy| applies(mesh, subject, &policy.meta, &policy.selector, &policy.targets))
+        .map(Arc::clone)
+        .collect();
+    selected.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+    selected
+}
+
+/// Whether a policy with this metadata, selector and target references applies to `subject`.
+#[must_use]
+pub fn applies(
+    mesh: &MeshSettings,
+    subject: &Subject<'_>,
+    meta: &ObjectMeta,
+    selector: &Selector,
+    targets: &[TargetRef],
+) -> bool {
+    let namespace = &meta.object.namespace;
+    if targets.is_empty() {
+        return (*namespace == mesh.root_namespace || namespace == subject.namespace)
+            && selector.selects(subject.labels);
+    }
+    // Service, ServiceEntry and GatewayClass references bind at a waypoint only, and this mesh has none.
+    subject.gateway_name().is_some_and(|gateway| {
+        namespace == subject.namespace
+            && targets.iter().any(|target| {
+                target.group == GATEWAY_GROUP && target.kind == "Gateway" && target.name == gateway
+            })
+    })
+}
