@@ -189,7 +189,10 @@ fn twins<'v>(
 fn when_clauses(context: Context<'_>, rule: &Rule) -> Vec<RawClause> {
     let mut clauses = Vec::new();
     for condition in &rule.when {
-        let Some(field) = field::parse_key(&condition.key) else {
+        let field = field::parse_key(&condition.key);
+        // A condition without values says nothing, and must not pass for one that holds.
+        let Some(field) = field.filter(|_| !(condition.values.is_empty() && condition.not_values.is_empty()))
+        else {
             let written = "when".to_owned();
             clauses.push(Err(ClauseError { written, value: condition.key.clone() }));
             continue;
