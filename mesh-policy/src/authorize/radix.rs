@@ -3,10 +3,13 @@
 //! Ten thousand `/api/x*` patterns would otherwise be ten thousand comparisons. Literals of a suffix tree
 //! are read backwards, the value too.
 
-/// An immutable radix tree from literals to numbers.
+/// An immutable radix tree from literals to numbers. Nodes, labels and branches each lie in one array, and
+/// the children of a node next to each other, so that a walk touches little memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Radix {
     nodes: Vec<Node>,
+    /// Labels, and first bytes of the children of each node.
+    bytes: Vec<u8>,
     end: End,
 }
 
@@ -19,13 +22,21 @@ pub(crate) enum End {
     Back,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Node {
-    /// Bytes that must follow on entering the node.
-    label: Box<[u8]>,
     value: Option<u32>,
-    /// First byte of each child's label, ascending, and the child.
-    branches: Box<[(u8, u32)]>,
+    /// Bytes that must follow on entering the node.
+    label: Span,
+    /// First bytes of the labels of its children, ascending.
+    branches: Span,
+    first_child: u32,
+}
+
+/// A range of [`Radix::bytes`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: u32,
+    length: u32,
 }
 
 impl Radix {
@@ -37,7 +48,7 @@ impl Radix {
         }
         literals.sort_by(|a, b| a.0.cmp(&b.0));
         literals.dedup_by(|later, earlier| later.0 == earlier.0);
-        let mut nodes = vec![Node::default()];
+        let mut radix = Self { nodes: vec![Node::default()], bytes: Vec::new(), end };
         // Node to fill, its slice of the literals, and how many bytes lie above it.
         let mut open = vec![(0_usize, 0_usize, literals.len(), 0_usize)];
         while let Some((node, mut from, to, depth)) = open.pop() {
@@ -46,24 +57,34 @@ impl Radix {
             }
             let reach = shared(&literals[from].0[depth..], &literals[to - 1].0[depth..]);
             let inner = depth + reach;
-            nodes[node].label = literals[from].0[depth..inner].into();
+            radix.nodes[node].label = radix.store(&literals[from].0[depth..inner]);
             if literals[from].0.len() == inner {
-                nodes[node].value = Some(literals[from].1);
+                radix.nodes[node].value = Some(literals[from].1);
                 from += 1;
             }
+            radix.nodes[node].first_child = number(radix.nodes.len());
             let mut branches = Vec::new();
             while from < to {
                 let first = literals[from].0[inner];
                 let group = from + literals[from..to].partition_point(|(literal, _)| literal[inner] == first);
-                let Ok(child) = u32::try_from(nodes.len()) else { break };
-                branches.push((first, child));
-                open.push((nodes.len(), from, group, inner));
-                nodes.push(Node::default());
+                branches.push(first);
+                open.push((radix.nodes.len(), from, group, inner));
+                radix.nodes.push(Node::default());
                 from = group;
             }
-            nodes[node].branches = branches.into();
+            radix.nodes[node].branches = radix.store(&branches);
         }
-        Self { nodes, end }
+        radix
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Span {
+        let start = number(self.bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        Span { start, length: number(bytes.len()) }
+    }
+
+    fn stored(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start as usize..][..span.length as usize]
     }
 
     /// The number of the longest literal that `value` starts (or ends) with.
@@ -79,23 +100,28 @@ impl Radix {
         let mut node = &self.nodes[0];
         let mut at = 0;
         loop {
-            if length - at < node.label.len()
-                || !node.label.iter().enumerate().all(|(offset, expected)| byte(at + offset) == *expected)
+            let label = self.stored(node.label);
+            if length - at < label.len()
+                || !label.iter().enumerate().all(|(offset, expected)| byte(at + offset) == *expected)
             {
                 return best;
             }
-            at += node.label.len();
+            at += label.len();
             best = node.value.or(best);
             if at == length {
                 return best;
             }
             let next = byte(at);
-            match node.branches.binary_search_by_key(&next, |(first, _)| *first) {
-                Ok(branch) => node = &self.nodes[node.branches[branch].1 as usize],
-                Err(_) => return best,
-            }
+            let Some(branch) = self.stored(node.branches).iter().position(|first| *first == next) else {
+                return best;
+            };
+            node = &self.nodes[node.first_child as usize + branch];
         }
     }
+}
+
+fn number(length: usize) -> u32 {
+    u32::try_from(length).expect("the text of a bounded model")
 }
 
 /// Length of the common start of two byte strings.
