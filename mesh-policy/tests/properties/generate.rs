@@ -169,6 +169,7 @@ fn condition() -> impl Strategy<Value = Condition> {
         ("request.auth.claims[scope]", WORDS),
         ("request.auth.principal", REQUEST_PRINCIPALS),
         ("request.headers[x-tenant]", TENANTS),
+        ("experimental.envoy.filters.a.b[c]", WORDS),
     ];
     prop::sample::select(keys).prop_flat_map(|(key, values)| {
         let fallback = values[0];
@@ -190,7 +191,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         .prop_map(|(from, to, when)| Rule { from, to, when })
 }
 
-pub fn action() -> impl Strategy<Value = (Action, bool)> {
+pub(crate) fn action() -> impl Strategy<Value = (Action, bool)> {
     prop_oneof![
         4 => Just((Action::Allow, false)),
         3 => Just((Action::Deny, false)),
@@ -202,7 +203,7 @@ pub fn action() -> impl Strategy<Value = (Action, bool)> {
 }
 
 /// Policies with different names.
-pub fn policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
+pub(crate) fn policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
     let policy =
         (action(), prop::sample::select(vec!["web", "istio-system"]), prop::collection::vec(rule(), 0..4));
     prop::collection::vec(policy, 0..8).prop_map(|parts| {
@@ -216,7 +217,7 @@ pub fn policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
     })
 }
 
-pub fn policy_named(
+pub(crate) fn policy_named(
     name: &str,
     namespace: &str,
     action: Action,
@@ -245,7 +246,7 @@ pub fn policy_named(
 }
 
 /// A mesh with a trust domain of its own and an alias.
-pub fn mesh() -> MeshSettings {
+pub(crate) fn mesh() -> MeshSettings {
     MeshSettings {
         trust_domain: TrustDomain::parse("mesh.example").expect("valid"),
         trust_domain_aliases: vec![TrustDomain::parse("old.example").expect("valid")],
@@ -294,7 +295,7 @@ fn http() -> impl Strategy<Value = Http> {
         })
 }
 
-pub fn request() -> impl Strategy<Value = Request> {
+pub(crate) fn request() -> impl Strategy<Value = Request> {
     let address = || prop::sample::select(ADDRESSES).prop_map(|text| text.parse::<IpAddr>().expect("valid"));
     let peer = prop::sample::select(PEERS).prop_map(|text| SpiffeId::parse(text).expect("valid"));
     (
