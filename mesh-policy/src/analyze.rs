@@ -8,16 +8,17 @@ mod authentication;
 mod authorization;
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_api::model::{
-    AuthorizationPolicy, DestinationRule, MeshSettings, ObjectMeta, PeerAuthentication,
-    RequestAuthentication, Selector, Service, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, MeshSettings, ObjectMeta, PeerAuthentication, Protocol,
+    RequestAuthentication, Selector, Service, ServicePort, TargetRef, VirtualService, Workload,
 };
 use mesh_api::name::Namespace;
 use mesh_api::problem::{Problem, Severity};
 
-use crate::select::Subject;
+use crate::select::{self, Subject};
 
 /// All that is looked at together.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +44,13 @@ pub struct Model<'a> {
 /// Checks a model. Problems come in a fixed order, whatever the order of the objects.
 #[must_use]
 pub fn analyze(model: &Model<'_>) -> Vec<Problem> {
+    let survey = Survey::of(*model);
     let mut problems = Vec::new();
     for policy in model.authorization {
-        authorization::check(model, policy, &mut problems);
+        authorization::check(&survey, policy, &mut problems);
     }
-    authentication::check(model, &mut problems);
-    traffic::check(model, &mut problems);
+    authentication::check(&survey, &mut problems);
+    traffic::check(&survey, &mut problems);
     problems.sort_by(|a, b| {
         let key = |p: &Problem| (p.object.clone(), p.field.clone(), p.code.clone(), p.message.clone());
         key(a).cmp(&key(b))
@@ -75,64 +77,21 @@ fn problem(
     }
 }
 
-impl<'a> Model<'a> {
-    /// Workloads that a policy in `namespace` with `selector` reaches.
-    fn selected(
-        &self,
-        namespace: &'a Namespace,
-        selector: &'a Selector,
-    ) -> impl Iterator<Item = &'a Workload> + use<'a> {
-        let everywhere = *namespace == self.mesh.root_namespace;
-        self.workloads
-            .iter()
-            .map(|workload| &**workload)
-            .filter(move |workload| everywhere || workload.meta.object.namespace == *namespace)
-            .filter(|workload| selector.selects(&workload.labels))
-    }
+/// A model with what the checks look up, computed once: a mesh has thousands of each, and checks that walk
+/// all of them for every policy would take minutes.
+#[derive(Debug)]
+struct Survey<'a> {
+    model: Model<'a>,
+    workloads: BTreeMap<&'a Namespace, Vec<Surveyed<'a>>>,
+    services: BTreeMap<&'a str, &'a Service>,
+    wildcard_services: Vec<&'a Service>,
+}
 
-    /// Ports that services declare for a workload: service port, target port, and whether it is not HTTP.
-    fn declared_ports(&self, workload: &'a Workload) -> impl Iterator<Item = DeclaredPort> {
-        self.services
-            .iter()
-            .filter(|service| {
-                service.meta.object.namespace == workload.meta.object.namespace
-                    && service
-                        .selector
-                        .as_ref()
-                        .is_some_and(|selector| !selector.is_empty() && selector.selects(&workload.labels))
-            })
-            .flat_map(|service| &service.ports)
-            .map(|port| DeclaredPort {
-                service_port: port.port,
-                target_port: port
-                    .target_port_name
-                    .as_ref()
-                    .and_then(|name| workload.ports.get(name))
-                    .copied()
-                    .unwrap_or(port.target_port),
-                protocol: port.protocol,
-            })
-    }
-
-    /// The service that `host` names.
-    fn service(&self, host: &str) -> Option<&'a Service> {
-        self.services
-            .iter()
-            .map(|service| &**service)
-            .find(|service| service.hosts.iter().any(|candidate| candidate.covers(host)))
-    }
-
-    /// Labels of the endpoints of a service.
-    fn endpoints(&self, service: &'a Service) -> Vec<&'a Workload> {
-        let mut endpoints: Vec<&Workload> = service.endpoints.iter().collect();
-        if let Some(selector) = service.selector.as_ref().filter(|selector| !selector.is_empty()) {
-            endpoints.extend(self.workloads.iter().map(|workload| &**workload).filter(|workload| {
-                workload.meta.object.namespace == service.meta.object.namespace
-                    && selector.selects(&workload.labels)
-            }));
-        }
-        endpoints
-    }
+/// A workload and the ports that services declare for it.
+#[derive(Debug)]
+struct Surveyed<'a> {
+    workload: &'a Workload,
+    ports: Vec<DeclaredPort>,
 }
 
 /// A port of a workload, as a service declares it.
@@ -140,7 +99,97 @@ impl<'a> Model<'a> {
 struct DeclaredPort {
     service_port: u16,
     target_port: u16,
-    protocol: mesh_api::model::Protocol,
+    protocol: Protocol,
+}
+
+impl<'a> Survey<'a> {
+    fn of(model: Model<'a>) -> Self {
+        let mut by_namespace: BTreeMap<&Namespace, Vec<&Service>> = BTreeMap::new();
+        let mut services = BTreeMap::new();
+        let mut wildcard_services = Vec::new();
+        for service in model.services {
+            by_namespace.entry(&service.meta.object.namespace).or_default().push(service);
+            for host in &service.hosts {
+                if host.is_wildcard() {
+                    wildcard_services.push(&**service);
+                } else {
+                    services.entry(host.as_str()).or_insert(&**service);
+                }
+            }
+        }
+        let mut workloads: BTreeMap<&Namespace, Vec<Surveyed<'_>>> = BTreeMap::new();
+        for workload in model.workloads {
+            let namespace = &workload.meta.object.namespace;
+            let ports = by_namespace
+                .get(namespace)
+                .into_iter()
+                .flatten()
+                .filter(|service| serves(service, workload))
+                .flat_map(|service| &service.ports)
+                .map(|port| DeclaredPort::of(port, workload))
+                .collect();
+            workloads.entry(namespace).or_default().push(Surveyed { workload, ports });
+        }
+        Self { model, workloads, services, wildcard_services }
+    }
+
+    /// Workloads that a policy in `namespace` can reach.
+    fn within<'s>(&'s self, namespace: &Namespace) -> Box<dyn Iterator<Item = &'s Surveyed<'a>> + 's> {
+        if *namespace == self.model.mesh.root_namespace {
+            Box::new(self.workloads.values().flatten())
+        } else {
+            Box::new(self.workloads.get(namespace).into_iter().flatten())
+        }
+    }
+
+    /// Workloads that a policy applies to.
+    fn concerned<'s>(
+        &'s self,
+        meta: &ObjectMeta,
+        selector: &Selector,
+        targets: &[TargetRef],
+    ) -> Vec<&'s Surveyed<'a>> {
+        self.within(&meta.object.namespace)
+            .filter(|surveyed| {
+                select::applies(self.model.mesh, &subject(surveyed.workload), meta, selector, targets)
+            })
+            .collect()
+    }
+
+    /// The service that `host` names.
+    fn service(&self, host: &str) -> Option<&'a Service> {
+        self.services.get(host).copied().or_else(|| {
+            let covers = |service: &&&Service| service.hosts.iter().any(|known| known.covers(host));
+            self.wildcard_services.iter().find(covers).copied()
+        })
+    }
+
+    /// The endpoints of a service.
+    fn endpoints(&self, service: &'a Service) -> Vec<&'a Workload> {
+        let selected = self.workloads.get(&service.meta.object.namespace).into_iter().flatten();
+        let selected =
+            selected.map(|surveyed| surveyed.workload).filter(|workload| serves(service, workload));
+        service.endpoints.iter().chain(selected).collect()
+    }
+}
+
+impl DeclaredPort {
+    fn of(port: &ServicePort, workload: &Workload) -> Self {
+        let named = port.target_port_name.as_ref().and_then(|name| workload.ports.get(name));
+        Self {
+            service_port: port.port,
+            target_port: named.copied().unwrap_or(port.target_port),
+            protocol: port.protocol,
+        }
+    }
+}
+
+/// Whether a workload of the service's namespace stands behind it.
+fn serves(service: &Service, workload: &Workload) -> bool {
+    service
+        .selector
+        .as_ref()
+        .is_some_and(|selector| !selector.is_empty() && selector.selects(&workload.labels))
 }
 
 /// The workload as policies select it.

@@ -1,22 +1,22 @@
 //! PeerAuthentications and RequestAuthentications without effect, or with another than meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_api::problem::{Problem, Severity};
 
-use super::{Model, problem, subject};
-use crate::{peer_authentication, select};
+use super::{Survey, problem, subject};
+use crate::peer_authentication;
 
-pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
-    let mut conflicts = Vec::new();
+pub(super) fn check(survey: &Survey<'_>, problems: &mut Vec<Problem>) {
+    let model = &survey.model;
+    // The same policy loses for many workloads; it is reported once for each winner.
+    let mut conflicts = BTreeMap::new();
     for workload in model.workloads {
         for conflict in peer_authentication::resolve(model.mesh, &subject(workload), model.peer).conflicts {
-            if !conflicts.contains(&conflict) {
-                conflicts.push(conflict);
-            }
+            conflicts.entry((conflict.object.clone(), conflict.message.clone())).or_insert(conflict);
         }
     }
-    problems.append(&mut conflicts);
+    problems.extend(conflicts.into_values());
     for policy in model.peer {
         let namespace = &policy.meta.object.namespace;
         if !policy.selector.is_empty() && *namespace == model.mesh.root_namespace {
@@ -31,7 +31,7 @@ pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
             ));
             continue;
         }
-        let selected: Vec<_> = model.selected(namespace, &policy.selector).collect();
+        let selected = survey.concerned(&policy.meta, &policy.selector, &[]);
         if selected.is_empty() && !policy.selector.is_empty() {
             let message = "selector matches no workload".to_owned();
             let hint = "Compare the labels with those of the workloads in the policy's namespace.";
@@ -43,7 +43,7 @@ pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
                 (message, hint),
             ));
         }
-        let declared: Vec<_> = selected.iter().flat_map(|workload| model.declared_ports(workload)).collect();
+        let declared: Vec<_> = selected.iter().flat_map(|surveyed| &surveyed.ports).collect();
         let targets: BTreeSet<u16> = declared.iter().map(|port| port.target_port).collect();
         for port in policy.port_level.keys().filter(|port| !targets.contains(port)) {
             if let Some(service) = declared.iter().find(|declared| declared.service_port == *port) {
@@ -58,10 +58,8 @@ pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
         }
     }
     for policy in model.request.iter().filter(|policy| !policy.selector.is_empty()) {
-        let concerned = model.workloads.iter().any(|workload| {
-            select::applies(model.mesh, &subject(workload), &policy.meta, &policy.selector, &policy.targets)
-        });
-        if !concerned {
+        let concerned = survey.concerned(&policy.meta, &policy.selector, &policy.targets);
+        if concerned.is_empty() {
             let message = "selector matches no workload".to_owned();
             let hint = "Compare the labels with those of the workloads in the policy's namespace.";
             problems.push(problem(

@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use mesh_api::model::{Action, AuthorizationPolicy, Operation, Protocol, Rule, Source};
 use mesh_api::problem::{Problem, Severity};
 
-use super::{DeclaredPort, Model, problem, subject};
+use super::{Model, Survey, Surveyed, problem, subject};
 use crate::select;
 
-pub(super) fn check(model: &Model<'_>, policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
-    reach(model, policy, problems);
+pub(super) fn check(survey: &Survey<'_>, policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
+    let model = &survey.model;
+    let concerned = survey.concerned(&policy.meta, &policy.selector, &policy.targets);
+    if concerned.is_empty() {
+        without_effect(policy, problems);
+    }
     stray_dash(policy, problems);
     for (index, rule) in policy.rules.iter().enumerate() {
         for (position, source) in rule.from.iter().enumerate() {
@@ -20,19 +24,13 @@ pub(super) fn check(model: &Model<'_>, policy: &AuthorizationPolicy, problems: &
             let field = format!("spec.rules[{index}].to[{position}].operation");
             check_operation(policy, operation, &field, problems);
         }
-        check_ports(model, policy, rule, index, problems);
-        check_tokens(model, policy, rule, index, problems);
+        check_ports(&concerned, policy, (index, rule), problems);
+        check_tokens(model, &concerned, policy, (index, rule), problems);
     }
 }
 
-/// Whom the policy concerns: nobody, perhaps.
-fn reach(model: &Model<'_>, policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
-    let concerned = model.workloads.iter().any(|workload| {
-        select::applies(model.mesh, &subject(workload), &policy.meta, &policy.selector, &policy.targets)
-    });
-    if concerned {
-        return;
-    }
+/// The policy concerns nobody.
+fn without_effect(policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
     if !policy.targets.is_empty() {
         let message = "no gateway carries the names in targetRefs, and sidecars ignore the policy".to_owned();
         let hint = "Use a selector to protect workloads; targetRefs bind at gateways only.";
@@ -208,24 +206,16 @@ fn check_operation(
 
 /// Ports as clients dial them where ports of the workload are meant, and HTTP fields where no HTTP is.
 fn check_ports(
-    model: &Model<'_>,
+    concerned: &[&Surveyed<'_>],
     policy: &AuthorizationPolicy,
-    rule: &Rule,
-    index: usize,
+    (index, rule): (usize, &Rule),
     problems: &mut Vec<Problem>,
 ) {
-    let declared: Vec<DeclaredPort> = model
-        .workloads
-        .iter()
-        .filter(|workload| {
-            select::applies(model.mesh, &subject(workload), &policy.meta, &policy.selector, &policy.targets)
-        })
-        .flat_map(|workload| model.declared_ports(workload))
-        .collect();
+    let declared = || concerned.iter().flat_map(|surveyed| &surveyed.ports);
     for (position, operation) in rule.to.iter().enumerate() {
         for port in operation.ports.iter().filter_map(|port| port.parse::<u16>().ok()) {
-            let is_target = declared.iter().any(|declared| declared.target_port == port);
-            if let Some(service) = declared.iter().find(|declared| declared.service_port == port)
+            let is_target = declared().any(|declared| declared.target_port == port);
+            if let Some(service) = declared().find(|declared| declared.service_port == port)
                 && !is_target
             {
                 let message = format!(
@@ -243,8 +233,7 @@ fn check_ports(
     }
     let named: BTreeSet<u16> =
         rule.to.iter().flat_map(|o| &o.ports).filter_map(|port| port.parse().ok()).collect();
-    let streams: BTreeSet<u16> = declared
-        .iter()
+    let streams: BTreeSet<u16> = declared()
         .filter(|port| matches!(port.protocol, Protocol::Tcp | Protocol::Tls))
         .map(|port| port.target_port)
         .filter(|port| named.is_empty() || named.contains(port))
@@ -277,9 +266,9 @@ fn uses_http(rule: &Rule) -> bool {
 /// Tests of a token where nothing verifies tokens.
 fn check_tokens(
     model: &Model<'_>,
+    concerned: &[&Surveyed<'_>],
     policy: &AuthorizationPolicy,
-    rule: &Rule,
-    index: usize,
+    (index, rule): (usize, &Rule),
     problems: &mut Vec<Problem>,
 ) {
     let tests_token =
@@ -288,12 +277,11 @@ fn check_tokens(
     if !tests_token {
         return;
     }
-    let unverified = model.workloads.iter().find(|workload| {
+    let unverified = concerned.iter().map(|surveyed| surveyed.workload).find(|workload| {
         let subject = subject(workload);
-        select::applies(model.mesh, &subject, &policy.meta, &policy.selector, &policy.targets)
-            && !model.request.iter().any(|request| {
-                select::applies(model.mesh, &subject, &request.meta, &request.selector, &request.targets)
-            })
+        !model.request.iter().any(|request| {
+            select::applies(model.mesh, &subject, &request.meta, &request.selector, &request.targets)
+        })
     });
     if let Some(workload) = unverified {
         let message = format!(

@@ -7,15 +7,16 @@ use mesh_api::model::{DestinationRule, MtlsMode, VirtualService};
 use mesh_api::name::Host;
 use mesh_api::problem::{Problem, Severity};
 
-use super::{Model, problem, subject};
+use super::{Survey, problem, subject};
 use crate::peer_authentication;
 
-pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
+pub(super) fn check(survey: &Survey<'_>, problems: &mut Vec<Problem>) {
+    let model = &survey.model;
     let mut rules: Vec<_> = model.destination_rules.iter().map(|rule| &**rule).collect();
     rules.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
     let mut oldest_rule: BTreeMap<&Host, &DestinationRule> = BTreeMap::new();
     for rule in rules {
-        check_rule(model, rule, problems);
+        check_rule(survey, rule, problems);
         if let Some(older) = oldest_rule.get(&rule.host) {
             let message = format!("{} is for the same host and older", older.meta.object);
             let hint = "Keep one DestinationRule for each host.";
@@ -28,7 +29,7 @@ pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
     services.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
     let mut oldest: BTreeMap<&Host, &VirtualService> = BTreeMap::new();
     for service in services {
-        check_routes(model, service, problems);
+        check_routes(survey, service, problems);
         for host in service.hosts.iter().filter(|_| service.gateways.iter().any(|name| name == "mesh")) {
             if let Some(older) = oldest.get(host) {
                 let message = format!(
@@ -46,16 +47,16 @@ pub(super) fn check(model: &Model<'_>, problems: &mut Vec<Problem>) {
             } else {
                 oldest.insert(host, service);
             }
-            check_owner(model, service, host, problems);
+            check_owner(survey, service, host, problems);
         }
     }
 }
 
 /// Whoever may write a VirtualService anywhere may route any host for the whole mesh (TRAP 38).
-fn check_owner(model: &Model<'_>, service: &VirtualService, host: &Host, problems: &mut Vec<Problem>) {
-    if let Some(owner) = model.service(host.as_str())
+fn check_owner(survey: &Survey<'_>, service: &VirtualService, host: &Host, problems: &mut Vec<Problem>) {
+    if let Some(owner) = survey.service(host.as_str())
         && owner.meta.object.namespace != service.meta.object.namespace
-        && service.meta.object.namespace != model.mesh.root_namespace
+        && service.meta.object.namespace != survey.model.mesh.root_namespace
     {
         let message =
             format!("routes {host}, a host of namespace {}, for every caller", owner.meta.object.namespace);
@@ -64,7 +65,7 @@ fn check_owner(model: &Model<'_>, service: &VirtualService, host: &Host, problem
     }
 }
 
-fn check_routes(model: &Model<'_>, service: &VirtualService, problems: &mut Vec<Problem>) {
+fn check_routes(survey: &Survey<'_>, service: &VirtualService, problems: &mut Vec<Problem>) {
     let mut catch_all = None;
     for (index, route) in service.http.iter().enumerate() {
         if let Some(earlier) = catch_all {
@@ -77,7 +78,7 @@ fn check_routes(model: &Model<'_>, service: &VirtualService, problems: &mut Vec<
         }
         for (position, target) in route.targets.iter().enumerate() {
             let field = format!("spec.http[{index}].route[{position}].destination");
-            if model.service(target.host.as_str()).is_none() {
+            if survey.service(target.host.as_str()).is_none() {
                 let message = format!("referenced host not found: {:?}", target.host.as_str());
                 let hint =
                     "Name a Service or ServiceEntry; a short name is one of the VirtualService's namespace.";
@@ -89,7 +90,7 @@ fn check_routes(model: &Model<'_>, service: &VirtualService, problems: &mut Vec<
                     (message, hint),
                 ));
             } else if let Some(subset) = &target.subset {
-                let defined = model.destination_rules.iter().any(|rule| {
+                let defined = survey.model.destination_rules.iter().any(|rule| {
                     rule.host.covers(target.host.as_str()) && rule.subsets.iter().any(|s| s.name == *subset)
                 });
                 if !defined {
@@ -111,8 +112,9 @@ fn check_routes(model: &Model<'_>, service: &VirtualService, problems: &mut Vec<
     }
 }
 
-fn check_rule(model: &Model<'_>, rule: &DestinationRule, problems: &mut Vec<Problem>) {
-    let services: Vec<_> = model
+fn check_rule(survey: &Survey<'_>, rule: &DestinationRule, problems: &mut Vec<Problem>) {
+    let services: Vec<_> = survey
+        .model
         .services
         .iter()
         .filter(|service| {
@@ -128,7 +130,7 @@ fn check_rule(model: &Model<'_>, rule: &DestinationRule, problems: &mut Vec<Prob
         problems.push(problem("IST0174", Severity::Warning, &rule.meta, "spec.host", (message, hint)));
         return;
     }
-    let endpoints: Vec<_> = services.iter().flat_map(|service| model.endpoints(service)).collect();
+    let endpoints: Vec<_> = services.iter().flat_map(|service| survey.endpoints(service)).collect();
     for (index, subset) in rule.subsets.iter().enumerate() {
         let selects = |labels: &mesh_api::name::Labels| {
             subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -143,7 +145,7 @@ fn check_rule(model: &Model<'_>, rule: &DestinationRule, problems: &mut Vec<Prob
     if rule.policy.tls == Some(ClientTlsMode::Disable) {
         let strict = endpoints.iter().find(|endpoint| {
             endpoint.meshed
-                && peer_authentication::resolve(model.mesh, &subject(endpoint), model.peer).mode
+                && peer_authentication::resolve(survey.model.mesh, &subject(endpoint), survey.model.peer).mode
                     == MtlsMode::Strict
         });
         if let Some(strict) = strict {
