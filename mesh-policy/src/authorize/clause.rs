@@ -175,7 +175,7 @@ impl Clause {
             return None;
         }
         match &self.test {
-            Test::Texts(patterns) => patterns.iter().map(key).collect(),
+            Test::Texts(patterns) | Test::ServerNames(patterns) => patterns.iter().map(key).collect(),
             Test::Paths(patterns, templates) => {
                 let mut keys: Vec<_> = patterns.iter().map(key).collect::<Option<_>>()?;
                 keys.extend(
@@ -195,7 +195,6 @@ impl Clause {
             Test::Ports(ports) => {
                 Some(ports.iter().map(|port| Key::Exact(port.to_be_bytes().into())).collect())
             }
-            Test::ServerNames(_) => None,
             Test::Nothing => Some(Vec::new()),
         }
     }

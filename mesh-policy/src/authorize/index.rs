@@ -210,9 +210,10 @@ impl Dimension {
             Field::RemoteIp => self.look_up_address(facts.remote_ip, hits),
             Field::DestinationIp => self.look_up_address(facts.destination_ip, hits),
             Field::DestinationPort => self.look_up_bytes(&facts.destination_port, hits),
-            Field::Host => self.look_up_authority(facts, hits),
+            Field::Host => self.look_up_lowered(facts.all.http.map(|http| http.authority), hits),
+            Field::Sni => self.look_up_lowered(facts.all.sni, hits),
             Field::Header(ref name) if matches!(&**name, "host" | ":authority") => {
-                self.look_up_authority(facts, hits);
+                self.look_up_lowered(facts.all.http.map(|http| http.authority), hits);
             }
             _ => {
                 self.field.any_text(facts, |value| {
@@ -223,11 +224,11 @@ impl Dimension {
         }
     }
 
-    fn look_up_authority(&self, facts: &Facts<'_>, hits: &mut Hits) {
-        let Some(http) = &facts.all.http else { return };
+    fn look_up_lowered(&self, value: Option<&str>, hits: &mut Hits) {
+        let Some(value) = value else { return };
         let mut buffer = [0; LOWERED_BYTES_MAX];
-        match lowered(http.authority.as_bytes(), &mut buffer) {
-            Some(authority) => self.look_up_bytes(authority, hits),
+        match lowered(value.as_bytes(), &mut buffer) {
+            Some(value) => self.look_up_bytes(value, hits),
             None => hits.overflow = true,
         }
     }

@@ -304,7 +304,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         address(),
         address(),
         prop::sample::select(vec![80_u16, 8080, 443, 9]),
-        prop::option::of(prop::sample::select(vec!["shop.web", "api.web", ""])),
+        prop::option::of(prop::sample::select(vec!["shop.web", "api.web", "Shop.WEB", ""])),
         prop::option::weighted(0.8, http()),
     )
         .prop_map(|(peer, source_ip, remote_ip, destination_ip, port, sni, http)| Request {

@@ -140,7 +140,7 @@ fn condition_matches(
         "remote.ip" => both(&|v| is_within(v, request.remote_ip)),
         "destination.ip" => both(&|v| is_within(v, request.destination_ip)),
         "destination.port" => both(&|v| v == request.port.to_string()),
-        "connection.sni" => both(&|v| request.sni.as_ref().is_some_and(|sni| text(v, sni))),
+        "connection.sni" => both(&|v| request.sni.as_ref().is_some_and(|sni| text(v, &sni.to_lowercase()))),
         "source.principal" => both(&|v| is_principal(mesh, v, request)),
         "source.namespace" => both(&|v| is_namespace(v, request)),
         "source.serviceAccount" => both(&|v| is_account(policy, v, request)),
