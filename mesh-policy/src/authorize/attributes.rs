@@ -47,6 +47,8 @@ pub struct HttpAttributes<'a> {
 pub trait HeaderValues: std::fmt::Debug {
     /// Calls `each` with the bytes of every line named `name` (lower case), one by one and in order, until
     /// it returns `false`. Repeated lines are never joined: each is judged on its own (CVE-2026-26308).
+    /// `:path` (with its query) and `:scheme` may be asked for too; `:method`, `:authority` and `host` are
+    /// answered from [`HttpAttributes`] and never asked for.
     fn visit(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool);
 }
 
