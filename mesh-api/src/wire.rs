@@ -14,13 +14,10 @@ use serde::de::DeserializeOwned;
 /// Generated types and services of the delta aggregated discovery service.
 #[expect(
     missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
+    unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::missing_errors_doc,
-    clippy::use_self,
     reason = "generated"
 )]
 pub mod discovery {
@@ -30,13 +27,10 @@ pub mod discovery {
 /// Generated types and services of the identity service.
 #[expect(
     missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
+    unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::missing_errors_doc,
-    clippy::use_self,
     reason = "generated"
 )]
 pub mod identity {
@@ -132,6 +126,9 @@ pub enum DecodeError {
 }
 
 /// Puts a resource into its envelope.
+///
+/// # Panics
+/// Never: model types have string keys and no failing serializer.
 #[must_use]
 pub fn encode<T: Serialize>(kind: TypeUrl, resource: &T) -> Any {
     let value = serde_json::to_vec(resource).expect("model types serialize: string keys, no failing impl");

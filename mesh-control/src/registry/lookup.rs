@@ -1,0 +1,210 @@
+//! The questions that translation asks of the registry.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mesh_api::model::{
+    AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, Service,
+    VirtualService, Workload,
+};
+use mesh_api::name::{Host, Namespace};
+use mesh_policy::peer_authentication;
+
+use super::{Modes, Registry, WorkloadKey, rank, subject};
+
+/// Gateway name that binds a VirtualService to sidecars.
+const MESH_GATEWAY: &str = "mesh";
+
+impl Registry {
+    /// A workload by its key.
+    #[must_use]
+    pub fn workload(&self, key: &WorkloadKey) -> Option<&Arc<Workload>> {
+        self.namespaces.get(&key.namespace)?.workloads.get(&key.name)
+    }
+
+    /// Every workload.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.namespaces.values().flat_map(|here| here.workloads.values())
+    }
+
+    /// Every service, with the addresses given to it.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.namespaces.values().flat_map(|here| here.services.values())
+    }
+
+    /// Every AuthorizationPolicy.
+    pub fn authorization_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.namespaces.values().flat_map(|here| here.authorization.values())
+    }
+
+    /// Every PeerAuthentication.
+    pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
+        self.namespaces.values().flat_map(|here| here.peer.values())
+    }
+
+    /// Every RequestAuthentication.
+    pub fn request_authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
+        self.namespaces.values().flat_map(|here| here.request.values())
+    }
+
+    /// Every VirtualService.
+    pub fn virtual_services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
+        self.virtual_services.values()
+    }
+
+    /// Every DestinationRule.
+    pub fn destination_rules(&self) -> impl Iterator<Item = &Arc<DestinationRule>> {
+        self.namespaces.values().flat_map(|here| here.destination_rules.values())
+    }
+
+    /// The service that owns an exact host.
+    #[must_use]
+    pub fn service_by_host(&self, host: &Host) -> Option<&Arc<Service>> {
+        self.hosts.get(host)?.values().next()
+    }
+
+    /// The service whose wildcard host covers `host` most closely.
+    #[must_use]
+    pub fn service_by_wildcard(&self, host: &Host) -> Option<&Arc<Service>> {
+        wildcards(host).find_map(|wildcard| self.service_by_host(&wildcard))
+    }
+
+    /// The service that owns a virtual address.
+    #[must_use]
+    pub fn service_by_address(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        self.service_addresses.get(&address)?.values().next()
+    }
+
+    /// Services that claim `address` beside its owner.
+    pub fn contested_addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<Service>, &Arc<Service>)> {
+        self.service_addresses.iter().flat_map(|(address, claims)| {
+            let mut claims = claims.values();
+            let owner = claims.next();
+            claims.filter_map(move |other| owner.map(|owner| (*address, owner, other)))
+        })
+    }
+
+    /// Hosts with more than one claimant: host, owner, loser.
+    pub fn contested_hosts(&self) -> impl Iterator<Item = (&Host, &Arc<Service>, &Arc<Service>)> {
+        self.hosts.iter().flat_map(|(host, claims)| {
+            let mut claims = claims.values();
+            let owner = claims.next();
+            claims.filter_map(move |other| owner.map(|owner| (host, owner, other)))
+        })
+    }
+
+    /// The workload that owns an address.
+    #[must_use]
+    pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workload_addresses.get(&address)?.values().next()
+    }
+
+    /// Workloads that a service selects; listed endpoints are not among them.
+    #[must_use]
+    pub fn selected_by(&self, service: &Service) -> Vec<Arc<Workload>> {
+        // A Service without a selector, or with an empty one, selects nothing (Kubernetes, "Services without
+        // selectors").
+        let Some(selector) = service.selector.as_ref().filter(|selector| !selector.is_empty()) else {
+            return Vec::new();
+        };
+        let Some(here) = self.namespaces.get(&service.meta.object.namespace) else { return Vec::new() };
+        here.workloads.values().filter(|workload| selector.selects(&workload.labels)).cloned().collect()
+    }
+
+    /// Services that select a workload, in order of precedence.
+    #[must_use]
+    pub fn services_of(&self, workload: &Workload) -> Vec<Arc<Service>> {
+        let Some(here) = self.namespaces.get(&workload.meta.object.namespace) else { return Vec::new() };
+        let selects = |service: &Service| {
+            service
+                .selector
+                .as_ref()
+                .is_some_and(|selector| !selector.is_empty() && selector.selects(&workload.labels))
+        };
+        let mut services: Vec<_> =
+            here.services.values().filter(|service| selects(service)).cloned().collect();
+        services.sort_by_key(|service| rank(&service.meta));
+        services
+    }
+
+    /// AuthorizationPolicies that apply to a workload.
+    #[must_use]
+    pub fn authorization_of(&self, workload: &Workload) -> Vec<Arc<AuthorizationPolicy>> {
+        let candidates = self.candidates(workload, |here| here.authorization.values());
+        mesh_policy::select::authorization(&self.settings, &subject(workload), &candidates)
+    }
+
+    /// RequestAuthentications that apply to a workload.
+    #[must_use]
+    pub fn request_of(&self, workload: &Workload) -> Vec<Arc<RequestAuthentication>> {
+        let candidates = self.candidates(workload, |here| here.request.values());
+        mesh_policy::select::request_authentication(&self.settings, &subject(workload), &candidates)
+    }
+
+    /// PeerAuthentications that have a say about a workload.
+    #[must_use]
+    pub fn peer_of(&self, workload: &Workload) -> Vec<Arc<PeerAuthentication>> {
+        let candidates = self.candidates(workload, |here| here.peer.values());
+        peer_authentication::relevant(&self.settings, &subject(workload), &candidates)
+    }
+
+    /// The effective mutual-TLS modes of a workload.
+    #[must_use]
+    pub fn modes_of(&self, workload: &Workload) -> Modes {
+        let candidates = self.candidates(workload, |here| here.peer.values());
+        let resolved = peer_authentication::resolve(&self.settings, &subject(workload), &candidates);
+        Modes { default: resolved.mode, ports: resolved.ports }
+    }
+
+    fn candidates<'r, T: 'r, I>(
+        &'r self,
+        workload: &Workload,
+        of: impl Fn(&'r super::InNamespace) -> I,
+    ) -> Vec<Arc<T>>
+    where
+        I: Iterator<Item = &'r Arc<T>>,
+    {
+        let own = &workload.meta.object.namespace;
+        let root = Some(&self.settings.root_namespace).filter(|root| *root != own);
+        let namespaces = root.into_iter().chain([own]);
+        namespaces.filter_map(|name| self.namespaces.get(name)).flat_map(of).cloned().collect()
+    }
+
+    /// The VirtualService whose exact host is `host`: the oldest that sidecars use.
+    #[must_use]
+    pub fn routes_by_host(&self, host: &Host) -> Option<&Arc<VirtualService>> {
+        let binds = |routes: &&Arc<VirtualService>| routes.gateways.iter().any(|name| name == MESH_GATEWAY);
+        self.routes.get(host)?.values().find(binds)
+    }
+
+    /// The VirtualService whose wildcard host covers `host` most closely.
+    #[must_use]
+    pub fn routes_by_wildcard(&self, host: &Host) -> Option<&Arc<VirtualService>> {
+        wildcards(host).find_map(|wildcard| self.routes_by_host(&wildcard))
+    }
+
+    /// DestinationRules of one namespace for the most specific host that covers `host`, oldest first.
+    #[must_use]
+    pub fn rules_in(&self, namespace: &Namespace, host: &Host) -> Vec<Arc<DestinationRule>> {
+        let Some(here) = self.namespaces.get(namespace) else { return Vec::new() };
+        let covering = || here.destination_rules.values().filter(|rule| rule.host.covers(host.as_str()));
+        let closest = covering().map(|rule| specificity(&rule.host)).max();
+        let mut rules: Vec<_> =
+            covering().filter(|rule| Some(specificity(&rule.host)) == closest).cloned().collect();
+        rules.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+        rules
+    }
+}
+
+/// Exact hosts before wildcards, longer wildcards before shorter ones.
+fn specificity(host: &Host) -> (bool, usize) {
+    (!host.is_wildcard(), host.as_str().len())
+}
+
+/// The wildcards that could cover `host`, closest first: `*.b.c`, `*.c`, `*`.
+fn wildcards(host: &Host) -> impl Iterator<Item = Host> + '_ {
+    let text = host.as_str();
+    let dots = text.char_indices().filter(|(_, letter)| *letter == '.').map(|(at, _)| at);
+    let below = dots.filter_map(move |at| Host::parse(&format!("*{}", &text[at..])).ok());
+    below.chain(Host::parse("*").ok())
+}
