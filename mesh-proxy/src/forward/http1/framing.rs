@@ -124,9 +124,9 @@ fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let number = text.iter().try_fold(0_u64, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })?;
+    let number = text
+        .iter()
+        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))?;
     i64::try_from(number).ok().map(|_| number)
 }
 
@@ -249,7 +249,8 @@ impl BodyDecoder {
         }
         let colon = line.iter().position(|&byte| byte == b':').ok_or(FramingError::InvalidTrailer)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) || !value.iter().all(|&b| is_field(b)) {
+        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) || !value.iter().all(|&b| is_field(b))
+        {
             return Err(FramingError::InvalidTrailer);
         }
         // RFC 9110 section 6.5.1: what delimits, routes or authenticates a message has no business here, and

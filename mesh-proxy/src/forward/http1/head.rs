@@ -322,7 +322,8 @@ impl RequestHead {
         if host.is_none() && self.version == Version::Http11 {
             return Err(HeadError::HostMissing);
         }
-        let host = host.map(|host| std::str::from_utf8(host).map_err(|_| HeadError::Authority)).transpose()?;
+        let host =
+            host.map(|host| std::str::from_utf8(host).map_err(|_| HeadError::Authority)).transpose()?;
         if let Some(host) = host
             && !is_authority(host)
         {
@@ -341,9 +342,7 @@ impl RequestHead {
         // Absolute form: the URL's authority replaces Host (RFC 9112 section 3.2.2).
         let rest = ["http://", "https://"]
             .iter()
-            .find(|scheme| {
-                target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-            })
+            .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
             .map(|scheme| &target[scheme.len()..])
             .ok_or(HeadError::Target)?;
         let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
@@ -557,7 +556,9 @@ pub fn is_authority(text: &str) -> bool {
         !host.is_empty()
             && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&byte))
     });
-    is_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
+    is_host
+        && port
+            .is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ fn request(text: &str) -> Result<RequestHead, HeadError> {
 
 #[test]
 fn an_ordinary_request_is_read() {
-    let head = request("GET /a?b=c HTTP/1.1\r\nHost: shop:80\r\nAccept: */*\r\nX-A: 1\r\n\r\n").expect("valid");
+    let head =
+        request("GET /a?b=c HTTP/1.1\r\nHost: shop:80\r\nAccept: */*\r\nX-A: 1\r\n\r\n").expect("valid");
     assert_eq!((head.method.as_str(), head.target.as_str()), ("GET", "/a?b=c"));
     assert_eq!(head.authority, "shop:80");
     assert!(head.is_keep_alive);

@@ -1,0 +1,296 @@
+//! Which upstream connection serves a request, and whether another one may be tried after a failure.
+//!
+//! Some tries are safe in any case: another endpoint when a connect failed, since nothing was sent; a fresh
+//! connection when a kept one turned out to have been closed before a byte of a response came. Everything
+//! else is repeated only when the route says so, the request can be sent again whole, and the worker's budget
+//! of retries is not used up, so that a failing service is not buried under repetitions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_api::model::PeerTls;
+use mesh_api::model::destination::Retries;
+
+use super::attempt::AttemptError;
+use crate::balance::InFlight;
+use crate::connection::Connection;
+use crate::exchange::{Hop, Plan};
+use crate::forward::stream;
+use crate::respond::Refusal;
+use crate::state::DestinationState;
+use crate::telemetry::HttpRecord;
+use crate::telemetry::record::DestinationLabels;
+use crate::upstream::{Http1Lease, Target, UpstreamAlpn, UpstreamStream};
+use crate::worker::Worker;
+
+/// Endpoints tried after a failed connect when the route states no retries (SEMANTICS 10.3).
+const CONNECT_RETRIES: u32 = mesh_policy::route::DEFAULT_RETRY_ATTEMPTS;
+/// First pause before a retry that the route asks for; doubles up to ten times it (SEMANTICS 10.3).
+const BACKOFF: Duration = Duration::from_millis(25);
+
+/// A picked endpoint.
+#[derive(Debug)]
+pub struct Pick {
+    /// How to connect.
+    pub target: Target,
+    /// Labels of the called side.
+    pub labels: Arc<DestinationLabels>,
+    /// Tells the balancer when the request or stream is over.
+    pub in_flight: Option<InFlight>,
+    /// The endpoint, to be left out of the next pick.
+    pub endpoint: Option<usize>,
+}
+
+/// Picks an endpoint of a destination; `None` when there is none left.
+///
+/// An endpoint that is this very workload is reached in plaintext at its own address: the proxy's traffic is
+/// not intercepted, so mutual TLS would meet the application instead of a proxy.
+#[must_use]
+pub fn pick(
+    worker: &Worker,
+    connection: &Connection,
+    destination: &Arc<DestinationState>,
+    (port, subset): (u16, Option<&str>),
+    alpn: UpstreamAlpn,
+    tried: &[usize],
+) -> Option<Pick> {
+    let picked = worker.balance.pick(
+        &crate::balance::Request { destination, port, subset, alpn, dialled: connection.destination, tried },
+        &mut worker.rng.borrow_mut(),
+    )?;
+    let mut target = picked.target;
+    if is_own(worker, &target) {
+        target.tls = PeerTls::Plaintext;
+    }
+    Some(Pick {
+        target,
+        labels: picked.labels,
+        in_flight: Some(picked.in_flight),
+        endpoint: Some(picked.endpoint),
+    })
+}
+
+fn is_own(worker: &Worker, target: &Target) -> bool {
+    let state = worker.state.load();
+    let own = state.workload.as_ref().map(|workload| workload.config.addresses.as_slice());
+    own.unwrap_or_default().contains(&target.address.ip())
+}
+
+/// An upstream connection in use for one request.
+#[derive(Debug)]
+pub enum Opened {
+    /// From the pool, perhaps used before; goes back to it.
+    Leased(Http1Lease, Option<InFlight>),
+    /// Opened for this request alone.
+    Fresh(UpstreamStream, Option<InFlight>),
+}
+
+impl Opened {
+    /// The stream.
+    pub fn stream(&mut self) -> &mut UpstreamStream {
+        match self {
+            Self::Leased(lease, _) => lease.stream(),
+            Self::Fresh(stream, _) => stream,
+        }
+    }
+
+    /// Whether it served a request before.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Leased(lease, _) => lease.is_reused(),
+            Self::Fresh(..) => false,
+        }
+    }
+
+    /// Ends the use; a connection that can serve another request is kept.
+    pub fn finish(self, is_reusable: bool) {
+        if let Self::Leased(lease, _) = self
+            && is_reusable
+        {
+            lease.keep();
+        }
+    }
+}
+
+/// The attempts of one request.
+#[derive(Debug)]
+pub struct Attempts<'a> {
+    hop: &'a Hop,
+    connection: &'a Connection,
+    stated: Option<&'a Retries>,
+    /// Retries made because the route asked for them, or because a connect failed.
+    made: u32,
+    /// The pool had a stale connection; the next one is fresh.
+    is_stale_retry: bool,
+    /// The next attempt waits first.
+    is_pause_due: bool,
+    tried: Vec<usize>,
+    last: Option<usize>,
+}
+
+impl<'a> Attempts<'a> {
+    /// No attempt made yet.
+    #[must_use]
+    pub fn new(plan: &'a Plan, connection: &'a Connection) -> Self {
+        Self {
+            hop: &plan.hop,
+            connection,
+            stated: plan.retries.as_ref(),
+            made: 0,
+            is_stale_retry: false,
+            is_pause_due: false,
+            tried: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Time allowed for one attempt.
+    #[must_use]
+    pub fn per_try_timeout(&self) -> Option<Duration> {
+        self.stated.and_then(|stated| stated.per_try_timeout_ms).map(Duration::from_millis)
+    }
+
+    /// Opens a connection for the next attempt, going on to other endpoints when connects fail.
+    ///
+    /// # Errors
+    /// The refusal to answer with when there is nowhere to go.
+    pub async fn open(&mut self, worker: &Worker, record: &mut HttpRecord) -> Result<Opened, Refusal> {
+        loop {
+            let picked = match self.hop {
+                Hop::Application => Pick {
+                    target: stream::application(worker, self.connection, UpstreamAlpn::Http1),
+                    labels: record.destination.clone().unwrap_or_default(),
+                    in_flight: None,
+                    endpoint: None,
+                },
+                Hop::Destination { state, port, subset } => {
+                    let wanted = (*port, subset.as_deref());
+                    pick(worker, self.connection, state, wanted, UpstreamAlpn::Http1, &self.tried)
+                        .or_else(|| self.again(worker, state, wanted))
+                        .ok_or(Refusal::NoHealthyUpstream)?
+                }
+            };
+            record.attempts += 1;
+            record.upstream = Some(picked.target.address);
+            if matches!(self.hop, Hop::Destination { .. }) {
+                record.mutual_tls = matches!(picked.target.tls, PeerTls::Mutual { .. });
+                record.destination = Some(picked.labels);
+            }
+            self.last = picked.endpoint;
+            let target = &picked.target;
+            let opened = if std::mem::take(&mut self.is_stale_retry) {
+                worker.upstreams.fresh(target).await.map(|stream| Opened::Fresh(stream, picked.in_flight))
+            } else {
+                worker.upstreams.http1(target).await.map(|lease| Opened::Leased(lease, picked.in_flight))
+            };
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error) => {
+                    self.tried.extend(picked.endpoint);
+                    if self.made >= self.limit() || picked.endpoint.is_none() {
+                        return Err(Refusal::ConnectFailed(error));
+                    }
+                    self.made += 1;
+                }
+            }
+        }
+    }
+
+    /// Every endpoint was tried: better one of them again than none.
+    fn again(
+        &mut self,
+        worker: &Worker,
+        state: &Arc<DestinationState>,
+        wanted: (u16, Option<&str>),
+    ) -> Option<Pick> {
+        if self.tried.is_empty() {
+            return None;
+        }
+        self.tried.clear();
+        pick(worker, self.connection, state, wanted, UpstreamAlpn::Http1, &self.tried)
+    }
+
+    fn limit(&self) -> u32 {
+        self.stated.map_or(CONNECT_RETRIES, |stated| stated.attempts)
+    }
+
+    /// Judges a failed attempt: well when another may be made.
+    ///
+    /// # Errors
+    /// The refusal to answer with when none may.
+    pub fn judge(&mut self, error: &AttemptError, opened: &Opened, can_restart: bool) -> Result<(), Refusal> {
+        if let AttemptError::Ended { is_untouched: true, .. } = error
+            && opened.is_reused()
+            && can_restart
+        {
+            self.is_stale_retry = true;
+            return Ok(());
+        }
+        let conditions: &[&str] = match error {
+            AttemptError::Ended { is_untouched: true, .. } => {
+                &["5xx", "gateway-error", "reset", "reset-before-request"]
+            }
+            AttemptError::Ended { .. } => &["5xx", "gateway-error", "reset"],
+            AttemptError::TimedOut => &["5xx", "gateway-error"],
+            AttemptError::Protocol(_) | AttemptError::Request(_) => &[],
+        };
+        if can_restart && self.has_left() && self.asks_for(conditions) {
+            self.next();
+            return Ok(());
+        }
+        Err(match error {
+            AttemptError::Ended { is_reset, .. } => Refusal::UpstreamReset { is_reset: *is_reset },
+            AttemptError::TimedOut => Refusal::UpstreamTimeout,
+            AttemptError::Protocol(_) | AttemptError::Request(_) => Refusal::UpstreamProtocol {
+                details: "upstream_reset_before_response_started{protocol_error}",
+            },
+        })
+    }
+
+    /// Whether a response of this status is to be thrown away for another attempt.
+    pub fn wants_retry_for(&mut self, status: u16, can_restart: bool) -> bool {
+        let conditions: &[&str] = match status {
+            502..=504 => &["5xx", "gateway-error"],
+            500..=599 => &["5xx"],
+            409 => &["retriable-4xx"],
+            _ => &[],
+        };
+        let is_named = || {
+            let status = status.to_string();
+            self.stated.is_some_and(|stated| stated.retry_on.contains(&status))
+        };
+        if !can_restart || !self.has_left() || !(self.asks_for(conditions) || is_named()) {
+            return false;
+        }
+        self.next();
+        true
+    }
+
+    fn has_left(&self) -> bool {
+        self.stated.is_some_and(|stated| self.made < stated.attempts)
+    }
+
+    fn asks_for(&self, conditions: &[&str]) -> bool {
+        self.stated.is_some_and(|stated| {
+            stated.retry_on.iter().any(|condition| conditions.contains(&condition.as_str()))
+        })
+    }
+
+    fn next(&mut self) {
+        self.made += 1;
+        self.is_pause_due = true;
+        self.tried.extend(self.last);
+    }
+
+    /// Waits before the next attempt, if it is one that the route asked for.
+    pub async fn pause(&mut self, worker: &Worker) {
+        if !std::mem::take(&mut self.is_pause_due) {
+            return;
+        }
+        let exponent = self.made.saturating_sub(1).min(4);
+        let longest = (BACKOFF * (1 << exponent)).min(BACKOFF * 10);
+        let share = worker.rng.borrow_mut().f64();
+        tokio::time::sleep(longest.mul_f64(share)).await;
+    }
+}
