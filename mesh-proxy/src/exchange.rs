@@ -1,6 +1,8 @@
 //! What happens to one request, decided before a byte of it is forwarded: the path in its one form, policy,
 //! the route, and from those the plan. Both codecs ask here and nowhere else.
 
+pub mod budget;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

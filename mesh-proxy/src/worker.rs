@@ -18,6 +18,7 @@ use crate::accept::{listener, original_destination};
 use crate::balance::Balancer;
 use crate::config::DataPathSettings;
 use crate::connection::{Connection, Direction};
+use crate::exchange::budget::RetryBudget;
 use crate::runtime::drain::DrainWatch;
 use crate::state::State;
 use crate::telemetry::record::{DestinationLabels, LocalWorkload, PeerLabels};
@@ -85,6 +86,8 @@ pub struct Worker {
     pub local_labels: RefCell<PeerLabels>,
     /// Labels of the own workload's ports, filled as they are used.
     pub inbound_labels: RefCell<HashMap<u16, Arc<DestinationLabels>>>,
+    /// Retries in flight.
+    pub retries: RetryBudget,
     /// Choice of endpoints.
     pub balance: Balancer,
     /// The server name of a hop without TLS.
@@ -165,6 +168,7 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         rng: RefCell::new(fastrand::Rng::new()),
         local_labels: RefCell::default(),
         inbound_labels: RefCell::default(),
+        retries: RetryBudget::default(),
         balance: Balancer::default(),
         no_server_name: Arc::from(""),
         passthrough: Arc::new(DestinationLabels {
@@ -287,3 +291,6 @@ async fn drained(worker: &Worker, withdrawal: Duration) {
 pub fn intercepted(stream: &TcpStream) -> Option<SocketAddr> {
     original_destination::of(stream)
 }
+
+#[cfg(test)]
+mod tests;

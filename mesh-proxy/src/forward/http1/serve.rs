@@ -44,6 +44,15 @@ enum After {
     Reset,
 }
 
+/// What forwarding a request came to.
+#[derive(Debug)]
+enum Forwarded {
+    /// The response was delivered, or cut.
+    Done(After),
+    /// The upstream switches protocols.
+    Switching(Opened),
+}
+
 /// What waiting for a request came to.
 #[derive(Debug)]
 enum Next {
@@ -219,7 +228,12 @@ impl Session<'_> {
         };
         record.bytes_received = upload.received();
         match result {
-            Ok(after) => after,
+            Ok(Forwarded::Done(after)) => after,
+            // From here on the connection is a stream, to which no time is set.
+            Ok(Forwarded::Switching(opened)) => match self.switch(&plan, opened, &mut record).await {
+                Ok(after) => after,
+                Err(refusal) => self.refuse(&refusal, &mut record).await,
+            },
             // The head of a response has been sent: all that can be said now is that it is cut.
             Err(refusal) if record.status != 0 => {
                 refusal.note(&mut record);
@@ -243,8 +257,8 @@ impl Session<'_> {
         plan: &Plan,
         upload: &mut Upload,
         record: &mut HttpRecord,
-    ) -> Result<After, Refusal> {
-        let mut attempts = Attempts::new(plan, self.connection);
+    ) -> Result<Forwarded, Refusal> {
+        let mut attempts = Attempts::new(plan, self.connection, self.worker);
         loop {
             let mut opened = attempts.open(self.worker, record).await?;
             self.upstream_buffer.clear();
@@ -255,11 +269,14 @@ impl Session<'_> {
                 Ok(()) => {
                     let micros = started.elapsed().as_micros();
                     record.upstream_service_micros = Some(u64::try_from(micros).unwrap_or(u64::MAX));
-                    return self.deliver(plan, upload, opened, record).await;
+                    if self.response.status == 101 {
+                        return Ok(Forwarded::Switching(opened));
+                    }
+                    return Ok(Forwarded::Done(self.deliver(upload, opened, record).await));
                 }
                 Err(AttemptError::Request(UploadError::Disconnected)) => {
                     note_disconnect(record);
-                    return Ok(After::Close);
+                    return Ok(Forwarded::Done(After::Close));
                 }
                 Err(AttemptError::Request(UploadError::Malformed(error))) => {
                     return Err(Refusal::BadRequest { details: error.details() });
@@ -306,16 +323,7 @@ impl Session<'_> {
     }
 
     /// Hands the response on, head first.
-    async fn deliver(
-        &mut self,
-        plan: &Plan,
-        upload: &mut Upload,
-        mut opened: Opened,
-        record: &mut HttpRecord,
-    ) -> Result<After, Refusal> {
-        if self.response.status == 101 {
-            return self.switch(plan, opened, record).await;
-        }
+    async fn deliver(&mut self, upload: &mut Upload, mut opened: Opened, record: &mut HttpRecord) -> After {
         let comes = self.response.framing_for(&self.request.method);
         let (goes, keeping) = self.answer_form(comes);
         headers::finish_response(&mut self.response.headers, self.connection, record);
@@ -343,13 +351,13 @@ impl Session<'_> {
                     && comes != Framing::UntilClose
                     && self.upstream_buffer.is_empty();
                 opened.finish(is_reusable);
-                Ok(match keeping {
+                match keeping {
                     _ if !upload.is_read() => After::Linger,
                     Keeping::Close | Keeping::Upgrade => After::Close,
                     Keeping::Default | Keeping::OldKeepAlive => After::Keep,
-                })
+                }
             }
-            Err(cut) => Ok(note_cut(&cut, record)),
+            Err(cut) => note_cut(&cut, record),
         }
     }
 

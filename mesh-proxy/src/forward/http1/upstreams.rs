@@ -14,7 +14,7 @@ use mesh_api::model::destination::Retries;
 use super::attempt::AttemptError;
 use crate::balance::InFlight;
 use crate::connection::Connection;
-use crate::exchange::{Hop, Plan};
+use crate::exchange::{Hop, Plan, budget};
 use crate::forward::stream;
 use crate::respond::Refusal;
 use crate::state::DestinationState;
@@ -127,12 +127,13 @@ pub struct Attempts<'a> {
     is_pause_due: bool,
     tried: Vec<usize>,
     last: Option<usize>,
+    in_flight: budget::InFlight,
 }
 
 impl<'a> Attempts<'a> {
     /// No attempt made yet.
     #[must_use]
-    pub fn new(plan: &'a Plan, connection: &'a Connection) -> Self {
+    pub fn new(plan: &'a Plan, connection: &'a Connection, worker: &Worker) -> Self {
         Self {
             hop: &plan.hop,
             connection,
@@ -142,6 +143,7 @@ impl<'a> Attempts<'a> {
             is_pause_due: false,
             tried: Vec::new(),
             last: None,
+            in_flight: worker.retries.request(),
         }
     }
 
@@ -235,7 +237,7 @@ impl<'a> Attempts<'a> {
             AttemptError::TimedOut => &["5xx", "gateway-error"],
             AttemptError::Protocol(_) | AttemptError::Request(_) => &[],
         };
-        if can_restart && self.has_left() && self.asks_for(conditions) {
+        if can_restart && self.has_left() && self.asks_for(conditions) && self.in_flight.may_retry() {
             self.next();
             return Ok(());
         }
@@ -261,6 +263,9 @@ impl<'a> Attempts<'a> {
             self.stated.is_some_and(|stated| stated.retry_on.contains(&status))
         };
         if !can_restart || !self.has_left() || !(self.asks_for(conditions) || is_named()) {
+            return false;
+        }
+        if !self.in_flight.may_retry() {
             return false;
         }
         self.next();

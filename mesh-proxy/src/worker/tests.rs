@@ -1,0 +1,714 @@
+//! Two workers in one process, one for each side, between a client and an application on loopback.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+
+use mesh_api::model::authorization::{Operation, Rule, Source};
+use mesh_api::model::{
+    Action, AuthorizationPolicy, Destination, DestinationKey, Endpoint, InboundPort, Kind, MeshSettings,
+    MtlsMode, ObjectMeta, ObjectRef, PeerTls, Protocol, ProxyConfig, ServicePort, WorkloadPolicies,
+};
+use mesh_api::name::{Namespace, ObjectName, ServiceAccount, SpiffeId};
+use mesh_identity::ca::{Authority, CaSettings, Issuer as _};
+use mesh_identity::key::WorkloadKey;
+use mesh_identity::svid::Svid;
+use mesh_policy::authorize::Authorizer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::state::{DestinationState, Known, ProxyState, WorkloadState};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::denials::Denials;
+
+thread_local! {
+    static APPLICATION: Cell<Option<SocketAddr>> = const { Cell::new(None) };
+    static SERVICE: Cell<Option<SocketAddr>> = const { Cell::new(None) };
+}
+
+fn dialled_inbound(_: &TcpStream) -> Option<SocketAddr> {
+    APPLICATION.get()
+}
+
+fn dialled_outbound(_: &TcpStream) -> Option<SocketAddr> {
+    SERVICE.get()
+}
+
+fn never(_: &TcpStream) -> Option<SocketAddr> {
+    None
+}
+
+/// The mesh of one test.
+struct Mesh {
+    client: State,
+    server: State,
+    /// Where the application of the client connects to.
+    outbound: SocketAddr,
+    /// Where plaintext from outside arrives at the server's proxy.
+    inbound: SocketAddr,
+    denials: Arc<Denials>,
+    drain: watch::Sender<bool>,
+    mode: MtlsMode,
+    protocol: Protocol,
+    application: SocketAddr,
+    workers: Vec<tokio::task::JoinHandle<io::Result<()>>>,
+}
+
+fn account(name: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://cluster.local/ns/web/sa/{name}")).expect("valid id")
+}
+
+fn identity(authority: &Authority, name: &str) -> Arc<IdentitySource> {
+    let domain = MeshSettings::default().trust_domain;
+    let source = IdentitySource::new(authority.trust_bundle(), [domain]);
+    let key = WorkloadKey::generate().expect("key");
+    let csr = mesh_identity::csr::build(&key).expect("request");
+    let issued = authority.issue(&csr, &account(name), None, SystemTime::now()).expect("issued");
+    source.publish_svid(&Svid::new(issued.chain, &key).expect("svid"));
+    source
+}
+
+fn workload(
+    name: &str,
+    mode: MtlsMode,
+    port: InboundPort,
+    rules: Option<Vec<Rule>>,
+    version: u32,
+) -> Arc<WorkloadState> {
+    let mesh = MeshSettings::default();
+    let namespace = Namespace::parse("web").expect("valid");
+    let policies: Vec<_> = rules
+        .into_iter()
+        .map(|rules| {
+            Arc::new(AuthorizationPolicy {
+                meta: ObjectMeta {
+                    object: ObjectRef {
+                        kind: Kind::AuthorizationPolicy,
+                        namespace: namespace.clone(),
+                        name: ObjectName::parse("allow").expect("valid"),
+                    },
+                    labels: BTreeMap::new(),
+                    annotations: BTreeMap::new(),
+                    created: 0,
+                    origin: mesh_api::model::Origin::default(),
+                },
+                selector: mesh_api::model::Selector::default(),
+                targets: Vec::new(),
+                action: Action::Allow,
+                provider: None,
+                rules,
+                dry_run: false,
+            })
+        })
+        .collect();
+    Arc::new(WorkloadState {
+        authorizer: Authorizer::compile(&mesh, &policies),
+        policies: WorkloadPolicies { mtls: mode, authorization: policies, ..WorkloadPolicies::default() },
+        policy_version: version.to_string().into(),
+        inbound: BTreeMap::from([(port.port, port)]),
+        config: ProxyConfig {
+            mesh,
+            workload: name.to_owned(),
+            namespace,
+            service_account: ServiceAccount::parse(name).expect("valid"),
+            labels: BTreeMap::new(),
+            addresses: Vec::new(),
+            inbound: Vec::new(),
+        },
+    })
+}
+
+impl Mesh {
+    /// Starts both proxies before an application at `application`.
+    async fn start(application: SocketAddr, protocol: Protocol, mode: MtlsMode) -> Self {
+        let authority =
+            Authority::create(CaSettings::new(MeshSettings::default().trust_domain), SystemTime::now())
+                .expect("authority");
+        APPLICATION.set(Some(application));
+        SERVICE.set(Some("240.240.0.1:80".parse().expect("address")));
+        let (drain, draining) = watch::channel(false);
+        let denials = Arc::new(Denials::default());
+        let loopback = || listener::bind_address("127.0.0.1:0".parse().expect("address")).expect("bound");
+        let (inbound, outbound) = (loopback(), loopback());
+        let addresses = [&inbound, &outbound].map(|socket| socket.local_addr().expect("address"));
+        let (client, server) = (State::new().0, State::new().0);
+        let settings = Arc::new(DataPathSettings {
+            fwmark: None,
+            drain_deadline: Duration::from_secs(4),
+            detect_wait: Duration::from_millis(20),
+            ..DataPathSettings::default()
+        });
+        let setup = |name: &str, state: &State, inbound, outbound| WorkerSetup {
+            id: 0,
+            state: state.clone(),
+            telemetry: Telemetry::new(AccessLog::off(), Arc::clone(&denials)),
+            identity: identity(&authority, name),
+            drain: DrainWatch(draining.clone()),
+            settings: Arc::clone(&settings),
+            inbound,
+            outbound,
+            dialled: never,
+        };
+        let client_setup =
+            WorkerSetup { dialled: dialled_outbound, ..setup("client", &client, loopback(), outbound) };
+        let server_setup =
+            WorkerSetup { dialled: dialled_inbound, ..setup("server", &server, inbound, loopback()) };
+        let workers = [client_setup, server_setup]
+            .map(|setup| tokio::task::spawn_local(run(setup)))
+            .into_iter()
+            .collect();
+        let mesh = Self {
+            client,
+            server,
+            inbound: addresses[0],
+            outbound: addresses[1],
+            denials,
+            drain,
+            mode,
+            protocol,
+            application,
+            workers,
+        };
+        mesh.publish_client("server");
+        mesh.publish_server(None, 1);
+        mesh
+    }
+
+    /// The client's state: one service, whose endpoint is expected to be `expected`.
+    fn publish_client(&self, expected: &str) {
+        let destination = Destination {
+            host: "server.web.svc.cluster.local".to_owned(),
+            object: ObjectRef {
+                kind: Kind::Service,
+                namespace: Namespace::parse("web").expect("valid"),
+                name: ObjectName::parse("server").expect("valid"),
+            },
+            addresses: vec!["240.240.0.1".parse().expect("address")],
+            headless: false,
+            ports: vec![ServicePort {
+                name: String::new(),
+                port: 80,
+                target_port: self.application.port(),
+                target_port_name: None,
+                protocol: self.protocol,
+            }],
+            endpoints: vec![Endpoint {
+                address: self.inbound.ip(),
+                workload: "server".to_owned(),
+                namespace: Namespace::parse("web").expect("valid"),
+                labels: BTreeMap::new(),
+                target_ports: vec![self.inbound.port()],
+                tls: vec![PeerTls::Mutual { identity: account(expected) }],
+                weight: 1,
+                draining: false,
+            }],
+            resolution: mesh_api::model::service::Resolution::Static,
+            policy: mesh_api::model::traffic::TrafficPolicy::default(),
+            port_level: Vec::new(),
+            subsets: Vec::new(),
+            destination_rule: None,
+            routes: None,
+            direct: None,
+        };
+        let key = DestinationKey::Address("240.240.0.1".parse().expect("address"));
+        let state = DestinationState::new(key.clone(), destination, None, "1".into(), 1);
+        let port = InboundPort {
+            port: 1,
+            protocol: Protocol::Auto,
+            service_host: String::new(),
+            service_name: String::new(),
+            service_namespace: String::new(),
+        };
+        self.client.publish(ProxyState {
+            revision: 0,
+            workload: Some(workload("client", MtlsMode::Permissive, port, None, 1)),
+            destinations: HashMap::from([(key, Known::Present(Arc::new(state)))]),
+        });
+    }
+
+    /// The server's state: `rules` are those of one ALLOW policy.
+    fn publish_server(&self, rules: Option<Vec<Rule>>, version: u32) {
+        let port = InboundPort {
+            port: self.application.port(),
+            protocol: self.protocol,
+            service_host: "server.web.svc.cluster.local".to_owned(),
+            service_name: "server".to_owned(),
+            service_namespace: "web".to_owned(),
+        };
+        self.server.publish(ProxyState {
+            revision: 0,
+            workload: Some(workload("server", self.mode, port, rules, version)),
+            destinations: HashMap::new(),
+        });
+    }
+
+    async fn dial(&self) -> TcpStream {
+        TcpStream::connect(self.outbound).await.expect("connected")
+    }
+}
+
+/// Runs a test that starts a mesh before the application that `application` makes of a listener.
+fn run_test<A, T>(
+    protocol: Protocol,
+    mode: MtlsMode,
+    application: impl FnOnce(TcpListener) -> A + 'static,
+    test: impl FnOnce(Mesh) -> T + 'static,
+) where
+    A: Future<Output = ()> + 'static,
+    T: Future<Output = ()> + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    LocalSet::new().block_on(&runtime, async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        tokio::task::spawn_local(application(listener));
+        let mesh = Mesh::start(address, protocol, mode).await;
+        tokio::time::timeout(Duration::from_secs(60), test(mesh)).await.expect("in time");
+    });
+}
+
+/// An application that answers every request with its head as the body.
+async fn reflecting(listener: TcpListener) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { return };
+        tokio::task::spawn_local(async move {
+            let mut buffer = Vec::new();
+            loop {
+                let Some(end) = find(&buffer, b"\r\n\r\n") else {
+                    if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                    continue;
+                };
+                let head: Vec<u8> = buffer.drain(..end + 4).collect();
+                let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                let length = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .map_or(0, |length| length.parse::<usize>().expect("a number"));
+                while buffer.len() < length {
+                    if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let body: Vec<u8> = buffer.drain(..length).collect();
+                let answer = [
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len() + body.len())
+                        .into_bytes(),
+                    head,
+                    body,
+                ]
+                .concat();
+                if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Reads one response with a Content-Length; gives its head and body.
+async fn response(stream: &mut TcpStream) -> (String, String) {
+    let mut buffer = Vec::new();
+    let end = loop {
+        if let Some(end) = find(&buffer, b"\r\n\r\n") {
+            break end + 4;
+        }
+        let length = stream.read_buf(&mut buffer).await.expect("read");
+        assert_ne!(length, 0, "closed early: {:?}", String::from_utf8_lossy(&buffer));
+    };
+    let head = String::from_utf8(buffer[..end].to_vec()).expect("text");
+    let length: usize = head
+        .to_ascii_lowercase()
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned))
+        .expect("a length")
+        .parse()
+        .expect("a number");
+    while buffer.len() < end + length {
+        assert_ne!(stream.read_buf(&mut buffer).await.expect("read"), 0, "closed early");
+    }
+    assert_eq!(buffer.len(), end + length, "nothing follows the response");
+    (head, String::from_utf8(buffer[end..].to_vec()).expect("text"))
+}
+
+async fn get(stream: &mut TcpStream, path: &str) -> (String, String) {
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: server\r\n\r\n").as_bytes())
+        .await
+        .expect("written");
+    response(stream).await
+}
+
+fn allow_get_of(paths: &[&str], account: &str) -> Vec<Rule> {
+    vec![Rule {
+        from: vec![Source {
+            principals: vec![format!("cluster.local/ns/web/sa/{account}")],
+            ..Source::default()
+        }],
+        to: vec![Operation {
+            methods: vec!["GET".to_owned()],
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            ..Operation::default()
+        }],
+        when: Vec::new(),
+    }]
+}
+
+#[test]
+fn requests_pass_both_proxies_on_one_kept_connection() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        for path in ["/a", "/b/../c?d"] {
+            let (head, body) = get(&mut stream, path).await;
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert!(body.to_ascii_lowercase().contains("host: server\r\n"), "{body}");
+        }
+        let (_, body) = get(&mut stream, "/x/../y").await;
+        assert!(body.starts_with("GET /y HTTP/1.1\r\n"), "{body}");
+    });
+}
+
+#[test]
+fn strict_serves_no_plaintext() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n").await.expect("written");
+        let mut answer = Vec::new();
+        let _either_way = stream.read_to_end(&mut answer).await;
+        assert!(!String::from_utf8_lossy(&answer).contains("200"), "{answer:?}");
+    });
+}
+
+#[test]
+fn permissive_serves_plaintext_and_strict_ends_it_at_the_next_request() {
+    run_test(Protocol::Http, MtlsMode::Permissive, reflecting, async |mut mesh| {
+        let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+        assert!(get(&mut stream, "/").await.0.starts_with("HTTP/1.1 200"));
+        mesh.mode = MtlsMode::Strict;
+        mesh.publish_server(None, 2);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n").await.expect("written");
+        let mut answer = Vec::new();
+        let _either_way = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty(), "{answer:?}");
+    });
+}
+
+#[test]
+fn a_denied_request_is_answered_403_and_the_connection_stays() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        mesh.publish_server(Some(allow_get_of(&["/ok"], "client")), 2);
+        let mut stream = mesh.dial().await;
+        let (head, body) = get(&mut stream, "/no").await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        assert!(head.to_ascii_lowercase().contains("content-type: text/plain\r\n"), "{head}");
+        assert_eq!(body, "RBAC: access denied");
+        assert!(get(&mut stream, "/ok").await.0.starts_with("HTTP/1.1 200"));
+        assert!(get(&mut stream, "/ok/../no").await.0.starts_with("HTTP/1.1 403"));
+        stream
+            .write_all(b"POST /ok HTTP/1.1\r\nHost: server\r\nContent-Length: 5\r\n\r\nhello")
+            .await
+            .expect("written");
+        assert!(response(&mut stream).await.0.starts_with("HTTP/1.1 403"));
+        assert!(get(&mut stream, "/ok").await.0.starts_with("HTTP/1.1 200"));
+        assert_eq!(mesh.denials.list().len(), 2, "alike refusals share an entry");
+    });
+}
+
+#[test]
+fn a_policy_change_holds_for_the_next_request_of_an_open_connection() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 200"));
+        mesh.publish_server(Some(allow_get_of(&["/b"], "client")), 2);
+        assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 403"));
+        mesh.publish_server(Some(allow_get_of(&["/a"], "somebody-else")), 3);
+        assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 403"));
+        mesh.publish_server(Some(allow_get_of(&["/a"], "client")), 4);
+        assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn an_endpoint_with_another_identity_is_not_spoken_to() {
+    run_test(Protocol::Http, MtlsMode::Permissive, reflecting, async |mesh| {
+        mesh.publish_client("somebody-else");
+        let mut stream = mesh.dial().await;
+        assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 503"));
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        let requests: String = (0..20)
+            .map(|n| format!("POST /{n} HTTP/1.1\r\nHost: server\r\nContent-Length: 2\r\n\r\n{n:02}"))
+            .collect();
+        stream.write_all(requests.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n19") {
+            assert_ne!(stream.read_buf(&mut answer).await.expect("read"), 0, "closed early");
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        let places: Vec<_> = (0..20).filter_map(|n| answer.find(&format!("POST /{n} HTTP/1.1"))).collect();
+        assert!(places.len() == 20 && places.is_sorted(), "{places:?}");
+    });
+}
+
+#[test]
+fn a_large_body_streams_through_in_chunks() {
+    async fn counting(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut total = Vec::new();
+            while find(&total, b"\r\n0\r\n\r\n").is_none() {
+                if stream.read_buf(&mut total).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let bytes = total.iter().filter(|&&byte| byte == b'z').count().to_string();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{bytes}", bytes.len());
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, counting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        stream
+            .write_all(b"POST / HTTP/1.1\r\nHost: server\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await
+            .expect("written");
+        for _ in 0..40 {
+            stream.write_all(b"2000\r\n").await.expect("written");
+            stream.write_all(&[b'z'; 0x2000]).await.expect("written");
+            stream.write_all(b"\r\n").await.expect("written");
+        }
+        stream.write_all(b"0\r\n\r\n").await.expect("written");
+        assert_eq!(response(&mut stream).await.1, (40 * 0x2000).to_string());
+    });
+}
+
+#[test]
+fn a_stale_kept_connection_costs_no_error() {
+    async fn once_each(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = Vec::new();
+            while find(&buffer, b"\r\n\r\nhello").is_none() {
+                if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            // Says that it would keep the connection, and does not.
+            let _either_way = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, once_each, async |mesh| {
+        let mut stream = mesh.dial().await;
+        for _ in 0..10 {
+            stream
+                .write_all(b"POST / HTTP/1.1\r\nHost: server\r\nContent-Length: 5\r\n\r\nhello")
+                .await
+                .expect("written");
+            let (head, body) = response(&mut stream).await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            assert_eq!(body, "ok");
+        }
+    });
+}
+
+#[test]
+fn a_websocket_is_cut_when_policy_no_longer_allows_it() {
+    async fn echo_after_switch(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while find(&head, b"\r\n\r\n").is_none() {
+                if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let answer =
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi";
+            stream.write_all(answer).await.expect("written");
+            let (mut read, mut write) = stream.split();
+            let _either_way = tokio::io::copy(&mut read, &mut write).await;
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, echo_after_switch, async |mesh| {
+        mesh.publish_server(Some(allow_get_of(&["/chat"], "client")), 2);
+        let mut stream = mesh.dial().await;
+        stream
+            .write_all(
+                b"GET /chat HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            )
+            .await
+            .expect("written");
+        let mut got = Vec::new();
+        while !got.ends_with(b"\r\n\r\nhi") {
+            assert_ne!(stream.read_buf(&mut got).await.expect("read"), 0, "closed early");
+        }
+        stream.write_all(b"ping").await.expect("written");
+        let mut echo = [0; 4];
+        stream.read_exact(&mut echo).await.expect("read");
+        assert_eq!(&echo, b"ping");
+        mesh.publish_server(Some(allow_get_of(&["/other"], "client")), 3);
+        assert!(!matches!(stream.read(&mut echo).await, Ok(length) if length > 0));
+    });
+}
+
+async fn greeting(listener: TcpListener) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { return };
+        tokio::task::spawn_local(async move {
+            stream.write_all(b"220 ready\r\n").await.ok();
+            let (mut read, mut write) = stream.split();
+            let _either_way = tokio::io::copy(&mut read, &mut write).await;
+        });
+    }
+}
+
+#[test]
+fn an_application_that_speaks_first_works_without_declaration() {
+    run_test(Protocol::Auto, MtlsMode::Strict, greeting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        let mut greeting = [0; 11];
+        stream.read_exact(&mut greeting).await.expect("read");
+        assert_eq!(&greeting, b"220 ready\r\n");
+        stream.write_all(b"QUIT now\r\n").await.expect("written");
+        let mut echo = [0; 10];
+        stream.read_exact(&mut echo).await.expect("read");
+        assert_eq!(&echo, b"QUIT now\r\n");
+    });
+}
+
+#[test]
+fn an_application_that_speaks_first_works_in_plaintext_too() {
+    run_test(Protocol::Auto, MtlsMode::Permissive, greeting, async |mesh| {
+        let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+        let mut greeting = [0; 11];
+        stream.read_exact(&mut greeting).await.expect("read");
+        assert_eq!(&greeting, b"220 ready\r\n");
+    });
+}
+
+#[test]
+fn a_client_that_hesitates_still_gets_http_on_an_undeclared_port() {
+    run_test(Protocol::Auto, MtlsMode::Strict, reflecting, async |mesh| {
+        mesh.publish_server(Some(allow_get_of(&["/ok"], "client")), 2);
+        let mut stream = mesh.dial().await;
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        assert!(get(&mut stream, "/ok").await.0.starts_with("HTTP/1.1 200"));
+        assert!(get(&mut stream, "/no").await.0.starts_with("HTTP/1.1 403"));
+    });
+}
+
+#[test]
+fn a_policy_change_cuts_an_open_stream() {
+    run_test(Protocol::Tcp, MtlsMode::Strict, greeting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        let mut greeting = [0; 11];
+        stream.read_exact(&mut greeting).await.expect("read");
+        let allow_client = vec![Rule {
+            from: vec![Source { namespaces: vec!["web".to_owned()], ..Source::default() }],
+            ..Rule::default()
+        }];
+        mesh.publish_server(Some(allow_client), 2);
+        stream.write_all(b"still here!").await.expect("written");
+        stream.read_exact(&mut greeting).await.expect("a policy that allows it changes nothing");
+        mesh.publish_server(Some(Vec::new()), 3);
+        assert!(!matches!(stream.read(&mut greeting).await, Ok(length) if length > 0));
+        assert_eq!(mesh.denials.list().len(), 1);
+    });
+}
+
+#[test]
+fn a_denied_stream_reaches_nothing() {
+    run_test(Protocol::Tcp, MtlsMode::Strict, greeting, async |mesh| {
+        mesh.publish_server(Some(Vec::new()), 2);
+        let mut stream = mesh.dial().await;
+        let mut answer = Vec::new();
+        let _either_way = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty(), "{answer:?}");
+    });
+}
+
+#[test]
+fn smuggling_shapes_are_answered_by_the_first_proxy() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let cases = [
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded\r\n\r\n", "400"),
+            ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"),
+            ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
+        ];
+        for (request, status) in cases {
+            let mut stream = mesh.dial().await;
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let (head, _) = response(&mut stream).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {head}");
+        }
+    });
+}
+
+#[test]
+fn a_response_that_is_cut_is_cut_for_the_client_too() {
+    async fn cutting(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while find(&head, b"\r\n\r\n").is_none() {
+                if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let _either_way = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, cutting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer).await;
+        assert!(ended.is_err() || answer.len() < 100, "{ended:?}");
+    });
+}
+
+#[test]
+fn draining_ends_a_kept_connection_after_its_response_and_then_the_worker() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 200"));
+        mesh.drain.send_replace(true);
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.expect("closed in order");
+        for worker in mesh.workers {
+            worker.await.expect("joined").expect("ended well");
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_requests_leave_nothing_behind() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        for _ in 0..200 {
+            get(&mut stream, "/a").await;
+        }
+        let before = resident();
+        for _ in 0..10_000 {
+            assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 200"));
+        }
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 4096, "grew by {grown} KiB");
+    });
+}
+
+/// Resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("stated");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
