@@ -137,6 +137,7 @@ impl Mesh {
             fwmark: None,
             drain_deadline: Duration::from_secs(4),
             detect_wait: Duration::from_millis(20),
+            request_head_timeout: Duration::from_secs(2),
             ..DataPathSettings::default()
         });
         let setup = |name: &str, state: &State, inbound, outbound| WorkerSetup {
@@ -711,4 +712,222 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("readable");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("stated");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// An application that answers each connection's requests with fixed bytes, one by one, and then closes.
+fn scripted(answers: &'static [&'static str]) -> impl FnOnce(TcpListener) -> Scripted {
+    move |listener| {
+        Box::pin(async move {
+            let mut answers = answers.iter();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = Vec::new();
+                while let Ok(length) = stream.read_buf(&mut buffer).await
+                    && length > 0
+                {
+                    while let Some(end) = find(&buffer, b"\r\n\r\n") {
+                        buffer.drain(..end + 4);
+                        let Some(answer) = answers.next() else { return };
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
+
+type Scripted = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+/// Everything until the connection ends.
+async fn all(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("closed in order");
+    String::from_utf8(answer).expect("text")
+}
+
+#[test]
+fn interim_responses_and_trailers_pass() {
+    let answers =
+        &["HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
+          Connection: close\r\n\r\n3;ext=1\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n"];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let mut stream = mesh.dial().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("written");
+        let answer = all(&mut stream).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"),
+            "{answer}"
+        );
+        assert!(answer.ends_with("\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn an_old_client_gets_a_body_without_chunks_and_the_end_of_the_connection() {
+    let answers = &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let mut stream = mesh.dial().await;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("written");
+        let answer = all(&mut stream).await;
+        assert!(!answer.to_ascii_lowercase().contains("transfer-encoding"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
+    });
+}
+
+#[test]
+fn a_response_that_ends_with_its_connection_is_chunked_for_the_client() {
+    async fn until_close(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while find(&head, b"\r\n\r\n").is_none() {
+                if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let _either_way = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, until_close, async |mesh| {
+        let mut stream = mesh.dial().await;
+        for _ in 0..2 {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n0\r\n\r\n") {
+                assert_ne!(stream.read_buf(&mut answer).await.expect("read"), 0, "stays open");
+            }
+            assert!(find(&answer, b"until the end").is_some());
+        }
+    });
+}
+
+#[test]
+fn an_answer_to_head_has_no_body_and_the_connection_stays() {
+    let answers = &[
+        "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 500\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let mut stream = mesh.dial().await;
+        for method in ["HEAD", "GET"] {
+            let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert_ne!(stream.read_buf(&mut head).await.expect("read"), 0, "stays open");
+            }
+            assert!(find(&head, b"500").is_some(), "the length that a GET would have had is told");
+        }
+        assert_eq!(get(&mut stream, "/").await.1, "ok");
+    });
+}
+
+#[test]
+fn a_response_that_can_be_read_in_two_ways_is_not_handed_on() {
+    let answers = &["HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let mut stream = mesh.dial().await;
+        assert!(get(&mut stream, "/").await.0.starts_with("HTTP/1.1 502"));
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_continue_is_told_by_the_application() {
+    async fn continuing(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = Vec::new();
+            while find(&buffer, b"\r\n\r\n").is_none() {
+                if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.expect("written");
+            while find(&buffer, b"\r\n\r\nhello").is_none() {
+                if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("written");
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, continuing, async |mesh| {
+        let mut stream = mesh.dial().await;
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        stream.write_all(head).await.expect("written");
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.expect("read");
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream.write_all(b"hello").await.expect("written");
+        assert_eq!(response(&mut stream).await.1, "ok");
+    });
+}
+
+#[test]
+fn an_early_response_arrives_while_the_request_is_still_sent() {
+    let answers = &["HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let mut stream = mesh.dial().await;
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nonly a beginning";
+        stream.write_all(head).await.expect("written");
+        let answer = all(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.ends_with("big"), "{answer}");
+    });
+}
+
+#[test]
+fn events_are_handed_on_as_they_come() {
+    async fn events(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while find(&head, b"\r\n\r\n").is_none() {
+                if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+            stream.write_all(start).await.expect("written");
+            // Holds the second event back until the client has gone.
+            while stream.read_buf(&mut head).await.unwrap_or(0) > 0 {}
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, events, async |mesh| {
+        let mut stream = mesh.dial().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+        let mut answer = Vec::new();
+        while find(&answer, b"3\r\none\r\n").is_none() {
+            assert_ne!(stream.read_buf(&mut answer).await.expect("read"), 0, "stays open");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_request_upstream() {
+    let (gone, told) = tokio::sync::oneshot::channel();
+    let waiting = move |listener: TcpListener| async move {
+        let (mut stream, _) = listener.accept().await.expect("accepted");
+        let mut bytes = Vec::new();
+        while stream.read_buf(&mut bytes).await.unwrap_or(0) > 0 {}
+        gone.send(()).expect("awaited");
+    };
+    run_test(Protocol::Http, MtlsMode::Strict, waiting, async move |mesh| {
+        let mut stream = mesh.dial().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+        drop(stream);
+        told.await.expect("the application saw the end");
+        drop(mesh);
+    });
+}
+
+#[test]
+fn a_slow_head_is_answered_408_and_an_oversized_one_431() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let mut large = mesh.dial().await;
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "y".repeat(70_000));
+        large.write_all(head.as_bytes()).await.expect("written");
+        assert!(all(&mut large).await.starts_with("HTTP/1.1 431"));
+        let mut slow = mesh.dial().await;
+        slow.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.expect("written");
+        assert!(all(&mut slow).await.starts_with("HTTP/1.1 408"));
+    });
 }
