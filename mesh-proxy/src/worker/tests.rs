@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 
 use mesh_api::model::authorization::{Operation, Rule, Source};
+use mesh_api::model::destination::{HttpRoute, Retries, RouteSet, WeightedTarget};
 use mesh_api::model::{
     Action, AuthorizationPolicy, Destination, DestinationKey, Endpoint, InboundPort, Kind, MeshSettings,
     MtlsMode, ObjectMeta, ObjectRef, PeerTls, Protocol, ProxyConfig, ServicePort, WorkloadPolicies,
 };
-use mesh_api::name::{Namespace, ObjectName, ServiceAccount, SpiffeId};
+use mesh_api::name::{Host, Namespace, ObjectName, ServiceAccount, SpiffeId};
 use mesh_identity::ca::{Authority, CaSettings, Issuer as _};
 use mesh_identity::key::WorkloadKey;
 use mesh_identity::svid::Svid;
 use mesh_policy::authorize::Authorizer;
+use mesh_policy::route::RouteTable;
+use mesh_policy::select::Subject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -178,6 +181,33 @@ impl Mesh {
 
     /// The client's state: one service, whose endpoint is expected to be `expected`.
     fn publish_client(&self, expected: &str) {
+        self.publish_destination(expected, None);
+    }
+
+    /// As [`Self::publish_client`], with a route that allows `timeout_ms` and states `retries`.
+    fn publish_route(&self, timeout_ms: Option<u64>, retries: Option<Retries>) {
+        let object = ObjectRef {
+            kind: Kind::VirtualService,
+            namespace: Namespace::parse("web").expect("valid"),
+            name: ObjectName::parse("server").expect("valid"),
+        };
+        let target = WeightedTarget {
+            host: Host::parse("server.web.svc.cluster.local").expect("valid"),
+            port: None,
+            subset: None,
+            weight: 1,
+        };
+        let route = HttpRoute { targets: vec![target], timeout_ms, retries, ..HttpRoute::default() };
+        let namespace = Namespace::parse("web").expect("valid");
+        let account = ServiceAccount::parse("client").expect("valid");
+        let caller = Subject { namespace: &namespace, labels: &BTreeMap::new(), service_account: &account };
+        let set = RouteSet { object, http: vec![route] };
+        let (table, problems) = RouteTable::compile(&set, &caller);
+        assert!(problems.is_empty(), "{problems:?}");
+        self.publish_destination("server", Some(table));
+    }
+
+    fn publish_destination(&self, expected: &str, routes: Option<RouteTable>) {
         let destination = Destination {
             host: "server.web.svc.cluster.local".to_owned(),
             object: ObjectRef {
@@ -213,7 +243,7 @@ impl Mesh {
             direct: None,
         };
         let key = DestinationKey::Address("240.240.0.1".parse().expect("address"));
-        let state = DestinationState::new(key.clone(), destination, None, "1".into(), 1);
+        let state = DestinationState::new(key.clone(), destination, routes, "1".into(), 1);
         let port = InboundPort {
             port: 1,
             protocol: Protocol::Auto,
@@ -692,26 +722,29 @@ fn draining_ends_a_kept_connection_after_its_response_and_then_the_worker() {
 }
 
 #[test]
-fn ten_thousand_requests_leave_nothing_behind() {
-    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+fn ten_thousand_requests_need_one_connection_to_the_application() {
+    let accepted = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&accepted);
+    let application = move |listener: TcpListener| async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.set(counted.get() + 1);
+            let mut buffer = Vec::new();
+            while stream.read_buf(&mut buffer).await.unwrap_or(0) > 0 {
+                if buffer.ends_with(b"\r\n\r\n") {
+                    buffer.clear();
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                    stream.write_all(answer).await.expect("written");
+                }
+            }
+        }
+    };
+    run_test(Protocol::Http, MtlsMode::Strict, application, async move |mesh| {
         let mut stream = mesh.dial().await;
-        for _ in 0..200 {
-            get(&mut stream, "/a").await;
-        }
-        let before = resident();
         for _ in 0..10_000 {
-            assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 200"));
+            assert_eq!(get(&mut stream, "/a").await.1, "ok");
         }
-        let grown = resident().saturating_sub(before);
-        assert!(grown < 4096, "grew by {grown} KiB");
+        assert_eq!(accepted.get(), 1);
     });
-}
-
-/// Resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("stated");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// An application that answers each connection's requests with fixed bytes, one by one, and then closes.
@@ -929,5 +962,76 @@ fn a_slow_head_is_answered_408_and_an_oversized_one_431() {
         let mut slow = mesh.dial().await;
         slow.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.expect("written");
         assert!(all(&mut slow).await.starts_with("HTTP/1.1 408"));
+    });
+}
+
+#[test]
+fn a_failure_is_retried_only_when_the_route_says_so() {
+    let answers = &[
+        "HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let mut stream = mesh.dial().await;
+        assert!(get(&mut stream, "/").await.0.starts_with("HTTP/1.1 503"));
+        let retries = Retries { attempts: 2, per_try_timeout_ms: None, retry_on: vec!["5xx".to_owned()] };
+        mesh.publish_route(None, Some(retries));
+        assert_eq!(get(&mut stream, "/").await.1, "ok");
+    });
+}
+
+#[test]
+fn a_route_that_takes_too_long_is_answered_504() {
+    async fn silent(listener: TcpListener) {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    }
+    run_test(Protocol::Http, MtlsMode::Strict, silent, async |mesh| {
+        mesh.publish_route(Some(50), None);
+        let mut stream = mesh.dial().await;
+        let (head, body) = get(&mut stream, "/").await;
+        assert!(head.starts_with("HTTP/1.1 504"), "{head}");
+        assert_eq!(body, "upstream request timeout");
+    });
+}
+
+#[test]
+fn a_reset_of_the_application_is_a_reset_for_the_client() {
+    async fn resetting(listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut byte = [0; 1];
+            if stream.read_exact(&mut byte).await.is_ok() {
+                crate::accept::downstream::reset_on_drop(&stream);
+            }
+        }
+    }
+    run_test(Protocol::Tcp, MtlsMode::Strict, resetting, async |mesh| {
+        let mut stream = mesh.dial().await;
+        stream.write_all(b"x").await.expect("written");
+        let ended = stream.read(&mut [0; 8]).await;
+        let error = ended.expect_err("not an orderly end");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn an_unknown_destination_passes_as_it_is_and_one_that_could_not_be_asked_for_does_not() {
+    run_test(Protocol::Http, MtlsMode::Permissive, reflecting, async |mesh| {
+        let key = DestinationKey::Address(mesh.application.ip());
+        SERVICE.set(Some(mesh.application));
+        let mut unanswered = mesh.dial().await;
+        let (head, _) = get(&mut unanswered, "/").await;
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+        let workload = mesh.client.load().workload.clone();
+        mesh.client.publish(ProxyState {
+            revision: 0,
+            workload,
+            destinations: HashMap::from([(key, Known::Absent)]),
+        });
+        let mut absent = mesh.dial().await;
+        assert!(get(&mut absent, "/").await.0.starts_with("HTTP/1.1 200"));
     });
 }
