@@ -225,12 +225,7 @@ impl IssueService {
     ///
     /// # Errors
     /// When the identity is not ours to give, too many tokens are outstanding, or the disk refuses.
-    pub fn issue_token(
-        &self,
-        id: SpiffeId,
-        ttl: Duration,
-        now: SystemTime,
-    ) -> Result<String, TokenRefusal> {
+    pub fn issue_token(&self, id: SpiffeId, ttl: Duration, now: SystemTime) -> Result<String, TokenRefusal> {
         let trust_domain = self.authority.settings().trust_domain.as_str();
         if id.trust_domain() != trust_domain || id.workload_parts().is_none() {
             return Err(TokenRefusal::ForeignTrustDomain { id, trust_domain: trust_domain.to_owned() });

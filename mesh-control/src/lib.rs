@@ -3,15 +3,25 @@
 //! Reading order, which is the order in which data passes: [`source`] (documents, and the last good version
 //! of each object), [`ingest`] (objects in force, and what is wrong with them; pure), [`registry`] (objects
 //! with their look-ups; pure), [`snapshot`] (resources by proxy, and who reads which fact; pure), [`push`]
-//! (what one proxy has and is sent next; its session is pure), [`issue`] (attest, decide, sign), [`serve`]
-//! (gRPC, metrics and the admin socket), [`status`] (what operators are told), [`app`] (puts it together).
+//! (what one proxy has and is sent next; its session is pure), [`issue`] (attest, decide, sign), [`plane`]
+//! (the state that all of these share), [`serve`] (gRPC, metrics and the admin socket), [`status`] (what
+//! operators are told), [`app`] (puts it together).
 //!
 //! Invariants: a broken document changes nothing but the list of problems; a change costs what it touches
 //! times who subscribes; a proxy is sent its own configuration and the destinations that it asked for, and
 //! nothing else; the identity that is signed comes from the attestation alone.
 
+pub mod app;
+pub mod args;
+pub mod config;
+pub mod ingest;
 pub mod issue;
+pub mod plane;
 pub mod push;
 pub mod registry;
+pub mod serve;
 pub mod snapshot;
+pub mod source;
 pub mod state_file;
+pub mod status;
+pub mod telemetry;

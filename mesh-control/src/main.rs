@@ -1,2 +1,51 @@
-//! Placeholder.
-fn main() {}
+//! `mesh-control`: arguments, settings, and the control plane until it is told to stop.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use mesh_control::app;
+use mesh_control::args::{Args, Command, RunArgs};
+use mesh_control::config::Config;
+use mesh_control::telemetry::logging::{self, LogControl};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let Command::Run(args) = Args::parse().command;
+    let log = match LogControl::install(&args.log_level, args.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            use std::io::Write;
+            // Nothing is left to say it with when this fails too.
+            drop(writeln!(std::io::stderr(), "error: {}", logging::chain(&error)));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&args, log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &RunArgs, log: LogControl) -> anyhow::Result<()> {
+    let config = Config::new(args).context("the arguments cannot be used")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
+        let running = app::start(config, Some(log)).await.context("mesh-control does not start")?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        running.stop().await;
+        Ok(())
+    })
+}

@@ -313,8 +313,7 @@ impl OfType {
             self.error = Some(reason.clone());
             return Some(Effect::Rejected(kind, reason));
         }
-        let still_refused =
-            self.names.values().any(|entry| entry.is_suspect || entry.refused_is_current());
+        let still_refused = self.names.values().any(|entry| entry.is_suspect || entry.refused_is_current());
         if !still_refused {
             self.error = None;
         }

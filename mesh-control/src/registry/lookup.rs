@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_api::model::{
-    AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, Service,
-    VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, Service, VirtualService,
+    Workload,
 };
 use mesh_api::name::{Host, Namespace};
 use mesh_policy::peer_authentication;

@@ -11,11 +11,7 @@ use crate::registry::{Effect, Registry, WorkloadKey};
 
 /// Builds what `key` names. The facts are complete: as long as none of them changes, the resource does not.
 #[must_use]
-pub fn build(
-    registry: &Registry,
-    bundle: &TrustBundleSet,
-    key: &ResourceKey,
-) -> (Desired, HashSet<Effect>) {
+pub fn build(registry: &Registry, bundle: &TrustBundleSet, key: &ResourceKey) -> (Desired, HashSet<Effect>) {
     let mut facts = HashSet::new();
     let desired = match key {
         ResourceKey::TrustBundle => {
@@ -41,9 +37,7 @@ pub fn build(
         ResourceKey::Destination(client, key) => {
             let mut facts_read = Facts::new(&mut facts);
             let destination = match key {
-                DestinationKey::Host(host) => {
-                    destination::by_host(registry, client, host, &mut facts_read)
-                }
+                DestinationKey::Host(host) => destination::by_host(registry, client, host, &mut facts_read),
                 DestinationKey::Address(address) => {
                     destination::by_address(registry, client, *address, &mut facts_read)
                 }

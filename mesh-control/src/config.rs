@@ -1,0 +1,158 @@
+//! Arguments as meant: checked together, with defaults filled in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use crate::args::RunArgs;
+
+/// Why the arguments cannot be used together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A lifetime is longer than that of its issuer allows.
+    #[error("--{shorter} ({shorter_life:?}) must be less than --{longer} ({longer_life:?})")]
+    Lifetimes {
+        /// Flag of what must be shorter.
+        shorter: &'static str,
+        /// Its value.
+        shorter_life: Duration,
+        /// Flag of what must be longer.
+        longer: &'static str,
+        /// Its value.
+        longer_life: Duration,
+    },
+    /// A lifetime is too short to be of use.
+    #[error("--workload-ttl ({found:?}) must be at least {least:?}")]
+    TooShort {
+        /// Found.
+        found: Duration,
+        /// Needed.
+        least: Duration,
+    },
+    /// A range has no room.
+    #[error("--{flag} {range} has room for fewer than 14 services; use a shorter prefix")]
+    Range {
+        /// The flag.
+        flag: &'static str,
+        /// The range.
+        range: String,
+    },
+    /// The same folder twice.
+    #[error("--config-dir {} is given twice", path.display())]
+    Twice {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// Shortest life of workload certificates.
+pub const WORKLOAD_TTL_MIN: Duration = Duration::from_secs(5);
+
+/// Settings of the process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folders to watch, in order of precedence.
+    pub config_dirs: Vec<PathBuf>,
+    /// Folder of state.
+    pub state_dir: PathBuf,
+    /// Where proxies connect.
+    pub listen: SocketAddr,
+    /// Where metrics are served.
+    pub metrics_listen: SocketAddr,
+    /// Socket for operators.
+    pub admin_socket: PathBuf,
+    /// Life of workload certificates.
+    pub workload_ttl: Duration,
+    /// Life of intermediates.
+    pub intermediate_ttl: Duration,
+    /// Life of the root.
+    pub root_ttl: Duration,
+    /// Name of the mesh.
+    pub mesh_name: String,
+    /// Range of IPv4 virtual addresses.
+    pub vip_v4: Ipv4Net,
+    /// Range of IPv6 virtual addresses.
+    pub vip_v6: Ipv6Net,
+}
+
+impl Config {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn new(args: &RunArgs) -> Result<Self, ConfigError> {
+        if args.workload_ttl < WORKLOAD_TTL_MIN {
+            return Err(ConfigError::TooShort { found: args.workload_ttl, least: WORKLOAD_TTL_MIN });
+        }
+        let lives = [
+            ("workload-ttl", args.workload_ttl),
+            ("intermediate-ttl", args.intermediate_ttl),
+            ("root-ttl", args.root_ttl),
+        ];
+        for pair in lives.windows(2) {
+            let [(shorter, shorter_life), (longer, longer_life)] = pair else { continue };
+            if shorter_life >= longer_life {
+                return Err(ConfigError::Lifetimes {
+                    shorter,
+                    shorter_life: *shorter_life,
+                    longer,
+                    longer_life: *longer_life,
+                });
+            }
+        }
+        if args.vip_cidr.prefix_len() > 28 {
+            return Err(ConfigError::Range { flag: "vip-cidr", range: args.vip_cidr.to_string() });
+        }
+        if args.vip_cidr_v6.prefix_len() > 124 {
+            return Err(ConfigError::Range { flag: "vip-cidr-v6", range: args.vip_cidr_v6.to_string() });
+        }
+        for (position, path) in args.config_dir.iter().enumerate() {
+            if args.config_dir[..position].contains(path) {
+                return Err(ConfigError::Twice { path: path.clone() });
+            }
+        }
+        Ok(Self {
+            config_dirs: args.config_dir.clone(),
+            state_dir: args.state_dir.clone(),
+            listen: args.listen,
+            metrics_listen: args.metrics_listen,
+            admin_socket: args.admin_socket.clone(),
+            workload_ttl: args.workload_ttl,
+            intermediate_ttl: args.intermediate_ttl,
+            root_ttl: args.root_ttl,
+            mesh_name: args.mesh_name.clone(),
+            vip_v4: args.vip_cidr,
+            vip_v6: args.vip_cidr_v6,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn config(extra: &[&str]) -> Result<Config, ConfigError> {
+        let base = ["mesh-control", "run", "--config-dir", "c", "--state-dir", "s", "--admin-socket", "a"];
+        let args = crate::args::Args::try_parse_from(base.iter().chain(extra)).expect("parses");
+        let crate::args::Command::Run(run) = args.command;
+        Config::new(&run)
+    }
+
+    #[test]
+    fn lifetimes_must_nest() {
+        assert!(config(&[]).is_ok());
+        assert!(config(&["--workload-ttl", "10s", "--intermediate-ttl", "60s"]).is_ok());
+        assert!(matches!(config(&["--workload-ttl", "31d"]), Err(ConfigError::Lifetimes { .. })));
+        assert!(matches!(config(&["--intermediate-ttl", "4000d"]), Err(ConfigError::Lifetimes { .. })));
+        assert!(matches!(config(&["--workload-ttl", "1s"]), Err(ConfigError::TooShort { .. })));
+    }
+
+    #[test]
+    fn ranges_need_room_and_folders_are_given_once() {
+        assert!(matches!(config(&["--vip-cidr", "10.0.0.0/30"]), Err(ConfigError::Range { .. })));
+        assert!(matches!(config(&["--config-dir", "c"]), Err(ConfigError::Twice { .. })));
+    }
+}

@@ -1,0 +1,259 @@
+//! The state that the servers and tasks of one control plane share.
+//!
+//! Locks are held for computation only, never over a wait or a file, and are taken in the order of the
+//! fields.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_api::admin::SourceStatus;
+use mesh_api::model::ObjectRef;
+use mesh_api::problem::{Problem, Severity};
+use mesh_identity::tls::IdentitySource;
+use tokio::sync::{Notify, mpsc};
+
+use crate::ingest::{self, Objects};
+use crate::issue::IssueService;
+use crate::push::fanout::{Fanout, Mailbox};
+use crate::snapshot::{Snapshot, SubscriberId};
+use crate::source::View;
+use crate::state_file::{self, Durability};
+use crate::status::{Collected, ProxyRecord};
+use crate::telemetry::{logging, metrics};
+
+/// What stands in the folders and what became of it.
+#[derive(Debug, Default)]
+pub struct Configuration {
+    /// Objects in force.
+    pub objects: Objects,
+    /// Problems of files and documents.
+    pub read_problems: Vec<Problem>,
+    /// Folders.
+    pub folders: Vec<SourceStatus>,
+    /// Findings over all objects together, by the revision that they are of.
+    analysis: Option<(u64, Arc<Vec<Problem>>)>,
+    /// Grows whenever folders or objects change.
+    generation: u64,
+}
+
+/// Confirmations that operators send to the source.
+pub type Confirmations = mpsc::Sender<PathBuf>;
+
+/// The shared state.
+#[derive(Debug)]
+pub struct Plane {
+    /// Name of the mesh.
+    pub name: String,
+    /// The authority.
+    pub issue: Arc<IssueService>,
+    /// The own certificate.
+    pub identity: Arc<IdentitySource>,
+    /// Where confirmations go.
+    pub confirmations: Confirmations,
+    /// Rung when the source is to look at once.
+    pub look_now: Arc<Notify>,
+    addresses_path: PathBuf,
+    configuration: Mutex<Configuration>,
+    snapshot: Mutex<Snapshot>,
+    fanout: Fanout,
+    proxies: Mutex<BTreeMap<String, ProxyRecord>>,
+    subscribers: AtomicU64,
+}
+
+/// What a plane is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Name of the mesh.
+    pub name: String,
+    /// The authority.
+    pub issue: Arc<IssueService>,
+    /// The own certificate.
+    pub identity: Arc<IdentitySource>,
+    /// Registry and resources.
+    pub snapshot: Snapshot,
+    /// Where given addresses are kept.
+    pub addresses_path: PathBuf,
+    /// Where confirmations go.
+    pub confirmations: Confirmations,
+    /// Rung when the source is to look at once.
+    pub look_now: Arc<Notify>,
+}
+
+impl Plane {
+    /// A plane that knows of nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            name: parts.name,
+            issue: parts.issue,
+            identity: parts.identity,
+            confirmations: parts.confirmations,
+            look_now: parts.look_now,
+            addresses_path: parts.addresses_path,
+            configuration: Mutex::new(Configuration::default()),
+            snapshot: Mutex::new(parts.snapshot),
+            fanout: Fanout::default(),
+            proxies: Mutex::new(BTreeMap::new()),
+            subscribers: AtomicU64::new(0),
+        }
+    }
+
+    /// The configuration, locked.
+    pub fn configuration(&self) -> MutexGuard<'_, Configuration> {
+        self.configuration.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot, locked.
+    pub fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of proxies by node id, locked.
+    pub fn proxies(&self) -> MutexGuard<'_, BTreeMap<String, ProxyRecord>> {
+        self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what stands in the folders, and tells the proxies that it concerns. Blocks on the disk when
+    /// addresses were given.
+    pub fn take(&self, view: View) {
+        let trust_domain = self.issue.authority().settings().trust_domain.clone();
+        let objects = ingest::ingest(&view.documents, Some(&trust_domain));
+        let mut configuration = self.configuration();
+        let changes = ingest::changes(&configuration.objects, &objects);
+        let settings = objects.settings.as_ref().clone();
+        report(&configuration, &view, &objects.problems);
+        configuration.objects = objects;
+        configuration.read_problems = view.problems;
+        configuration.folders = view.folders;
+        configuration.generation += 1;
+        measure(&configuration);
+        let mut snapshot = self.snapshot();
+        let number = changes.len();
+        let updates = snapshot.apply(Some(settings), changes);
+        metrics::revision(snapshot.revision());
+        let addresses = snapshot.registry_mut().take_changed_addresses();
+        if number > 0 {
+            tracing::info!(
+                changes = number,
+                revision = snapshot.revision(),
+                proxies = updates.len(),
+                "configuration changed"
+            );
+        }
+        drop(snapshot);
+        drop(configuration);
+        if let Some(state) = addresses
+            && let Err(error) = state_file::write_json(&self.addresses_path, &state, Durability::Flushed)
+        {
+            tracing::error!(error = logging::chain(&error), "given addresses could not be stored");
+        }
+        self.fanout.deliver(updates);
+    }
+
+    /// Tells proxies that the trust bundle is another.
+    pub fn take_bundle(&self) {
+        let updates = self.snapshot().set_bundle(self.issue.trust_bundle());
+        self.fanout.deliver(updates);
+    }
+
+    /// Every problem: of files, of documents, and of objects taken together.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let (mut problems, generation, known) = {
+            let configuration = self.configuration();
+            let mut problems = configuration.read_problems.clone();
+            problems.extend(configuration.objects.problems.iter().cloned());
+            let generation = configuration.generation;
+            let known = configuration.analysis.as_ref().filter(|(of, _)| *of == generation);
+            (problems, generation, known.map(|(_, analysis)| Arc::clone(analysis)))
+        };
+        let analysis = known.unwrap_or_else(|| {
+            // Looking at all objects together takes a while in a large mesh; nobody waits for it.
+            let collected = Collected::of(self.snapshot().registry());
+            let analysis = Arc::new(collected.analyze());
+            let mut configuration = self.configuration();
+            if configuration.generation == generation {
+                configuration.analysis = Some((generation, Arc::clone(&analysis)));
+            }
+            analysis
+        });
+        problems.extend(analysis.iter().cloned());
+        problems
+    }
+
+    /// A new subscriber with its mailbox.
+    pub fn join(&self) -> (SubscriberId, Arc<Mailbox>) {
+        let subscriber = SubscriberId(self.subscribers.fetch_add(1, Ordering::Relaxed));
+        (subscriber, self.fanout.open(subscriber))
+    }
+
+    /// Ends a subscriber.
+    pub fn leave(&self, subscriber: SubscriberId) {
+        self.fanout.close(subscriber);
+        self.snapshot().leave(subscriber);
+    }
+
+    /// Brings the gauges of streams and subscriptions up to date.
+    pub fn measure_connections(&self) {
+        let (_, subscriptions) = self.snapshot().sizes();
+        let connected = self.proxies().values().filter(|record| record.is_connected).count();
+        metrics::connected(connected, subscriptions);
+    }
+}
+
+/// Writes what is newly wrong, and what is newly held, to the log.
+fn report(former: &Configuration, view: &View, found: &[Problem]) {
+    let known: Vec<&Problem> = former.read_problems.iter().chain(&former.objects.problems).collect();
+    for problem in view.problems.iter().chain(found).filter(|problem| !known.contains(problem)) {
+        let object = problem.object.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (file, line, field) = (&*problem.origin.file, problem.origin.line, problem.field.as_str());
+        let (code, hint) = (problem.code.as_str(), problem.hint.as_str());
+        match problem.severity {
+            Severity::Error => {
+                tracing::error!(file, line, field, object, code, hint, "{}", problem.message);
+            }
+            Severity::Warning => {
+                tracing::warn!(file, line, field, object, code, hint, "{}", problem.message);
+            }
+            Severity::Info => tracing::info!(file, line, field, object, code, "{}", problem.message),
+        }
+    }
+    for folder in &view.folders {
+        let before = former.folders.iter().find(|before| before.path == folder.path);
+        let held_before: &[ObjectRef] = before.map(|before| before.held.as_slice()).unwrap_or_default();
+        for object in folder.held.iter().filter(|object| !held_before.contains(object)) {
+            tracing::warn!(path = folder.path, %object, "the last good version stays in force");
+        }
+        match (before.and_then(|before| before.suspended.as_ref()), &folder.suspended) {
+            (former, Some(reason)) if former != Some(reason) => tracing::error!(
+                path = folder.path,
+                reason,
+                "the folder's state is taken for an accident and not obeyed until it is confirmed"
+            ),
+            (Some(_), None) => tracing::info!(path = folder.path, "the folder is obeyed again"),
+            (Some(_) | None, Some(_)) | (None, None) => {}
+        }
+    }
+}
+
+fn measure(configuration: &Configuration) {
+    let mut counts: BTreeMap<&'static str, usize> =
+        mesh_api::model::Kind::ALL.iter().map(|kind| (kind.as_str(), 0)).collect();
+    for object in configuration.objects.documents.keys() {
+        *counts.entry(object.kind.as_str()).or_default() += 1;
+    }
+    for (kind, count) in counts {
+        metrics::objects(kind, count);
+    }
+    let problems = || configuration.read_problems.iter().chain(&configuration.objects.problems);
+    for (severity, name) in
+        [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "info")]
+    {
+        metrics::problems(name, problems().filter(|problem| problem.severity == severity).count());
+    }
+    for folder in &configuration.folders {
+        metrics::folder(&folder.path, folder.held.len(), folder.suspended.is_some());
+    }
+}

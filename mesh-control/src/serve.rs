@@ -1,0 +1,10 @@
+//! The servers: gRPC over TLS for proxies ([`ads`], [`identity`], behind [`tls`]), plain HTTP for metrics
+//! and readiness ([`metrics`]), a local socket for operators ([`admin`]). [`answer`] is the one place where
+//! errors become status codes.
+
+pub mod admin;
+pub mod ads;
+pub mod answer;
+pub mod identity;
+pub mod metrics;
+pub mod tls;

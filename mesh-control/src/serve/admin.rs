@@ -1,0 +1,277 @@
+//! The operator's socket: what the control plane knows, and the few things that a person may tell it.
+//!
+//! Whoever may open the socket may ask for join tokens, which is to say for any identity. So it is a socket
+//! in the file system, readable by its owner only, and the peer must be the user of this process or root.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use mesh_api::admin::{
+    AdminError, CaStatus, ControlStatus, JoinTokenRequest, JoinTokenResponse, LogLevel, ObjectSummary,
+    RegistryDump,
+};
+use mesh_api::name::SpiffeId;
+use mesh_api::problem::Problem;
+use serde::Deserialize;
+use tokio::net::unix::SocketAddr;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::issue::TokenRefusal;
+use crate::plane::Plane;
+use crate::status::{self, ObjectFilter};
+use crate::telemetry::logging::{self, LogControl};
+
+/// Life of a join token whose request states none.
+const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(5 * 60);
+/// Pause after an error of `accept`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers there.
+    #[error("another process serves {}", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The operating system refuses.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Opens the socket, in place of one that a killed process left.
+///
+/// # Errors
+/// When another process serves there or the operating system refuses.
+pub fn open(path: &Path) -> Result<AdminListener, SocketError> {
+    let failed = |action, source| SocketError::Io { action, path: path.to_owned(), source };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|e| failed("make the directory of", e))?;
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => return Err(SocketError::InUse { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|e| failed("remove the leftover", e))?;
+        }
+        // What else stands there is left alone; `bind` says what is wrong with it.
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|e| failed("bind", e))?;
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, private).map_err(|e| failed("restrict", e))?;
+    Ok(AdminListener { listener, uid: nix::unistd::geteuid().as_raw() })
+}
+
+/// Accepts connections of this process's user and of root.
+#[derive(Debug)]
+pub struct AdminListener {
+    listener: UnixListener,
+    uid: u32,
+}
+
+impl axum::serve::Listener for AdminListener {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the admin socket could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            match stream.peer_cred().map(|credentials| credentials.uid()) {
+                Ok(uid) if uid == self.uid || uid == 0 => return (stream, address),
+                Ok(uid) => tracing::warn!(uid, "another user was refused at the admin socket"),
+                Err(error) => tracing::warn!(%error, "the user at the admin socket is not known"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// What the routes need.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The control plane.
+    pub plane: Arc<Plane>,
+    /// The log filter, if logging is ours.
+    pub log: Option<LogControl>,
+}
+
+/// The routes.
+pub fn routes(admin: Admin) -> Router {
+    Router::new()
+        .route("/status", get(control_status))
+        .route("/problems", get(problems))
+        .route("/objects", get(objects))
+        .route("/registry", get(registry))
+        .route("/ca", get(ca))
+        .route("/tokens", post(tokens))
+        .route("/sources/confirm", post(confirm))
+        .route("/logging", get(log_level).post(set_log_level))
+        .merge(super::metrics::routes())
+        .with_state(admin)
+}
+
+/// An answer of failure.
+#[derive(Debug)]
+struct Failure {
+    status: StatusCode,
+    body: AdminError,
+}
+
+impl Failure {
+    fn new(status: StatusCode, error: impl Into<String>, hint: &str) -> Self {
+        Self { status, body: AdminError { error: error.into(), hint: hint.to_owned() } }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+/// Answers that walk the mesh are computed beside the servers' threads.
+async fn compute<T: Send + 'static>(
+    admin: Admin,
+    answer: impl FnOnce(&Plane) -> T + Send + 'static,
+) -> Result<Json<T>, Failure> {
+    tokio::task::spawn_blocking(move || answer(&admin.plane))
+        .await
+        .map(Json)
+        .map_err(|_| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer was not finished", ""))
+}
+
+async fn control_status(State(admin): State<Admin>) -> Result<Json<ControlStatus>, Failure> {
+    compute(admin, |plane| status::control_status(plane, Instant::now())).await
+}
+
+async fn problems(State(admin): State<Admin>) -> Result<Json<Vec<Problem>>, Failure> {
+    compute(admin, Plane::problems).await
+}
+
+async fn objects(
+    State(admin): State<Admin>,
+    Query(filter): Query<ObjectFilter>,
+) -> Result<Json<Vec<ObjectSummary>>, Failure> {
+    compute(admin, move |plane| status::objects(plane, &filter)).await
+}
+
+async fn registry(State(admin): State<Admin>) -> Result<Json<RegistryDump>, Failure> {
+    compute(admin, status::registry_dump).await
+}
+
+async fn ca(State(admin): State<Admin>) -> Result<Json<CaStatus>, Failure> {
+    compute(admin, |plane| status::ca_status(plane, SystemTime::now())).await
+}
+
+async fn tokens(
+    State(admin): State<Admin>,
+    Json(request): Json<JoinTokenRequest>,
+) -> Result<Json<JoinTokenResponse>, Failure> {
+    let id = SpiffeId::parse(&request.spiffe_id)
+        .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string(), ""))?;
+    let ttl = match request.ttl_seconds {
+        0 => TOKEN_TTL_DEFAULT,
+        seconds => Duration::from_secs(seconds),
+    };
+    let now = SystemTime::now();
+    let issue = Arc::clone(&admin.plane.issue);
+    let issued = tokio::task::spawn_blocking(move || issue.issue_token(id, ttl, now))
+        .await
+        .map_err(|_| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the token was not finished", ""))?;
+    let token = issued.map_err(|refusal| {
+        let status = match refusal {
+            TokenRefusal::ForeignTrustDomain { .. } => StatusCode::BAD_REQUEST,
+            TokenRefusal::Token(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            TokenRefusal::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Failure::new(status, logging::chain(&refusal), "")
+    })?;
+    tracing::info!(id = request.spiffe_id, ttl_seconds = ttl.as_secs(), "join token issued");
+    Ok(Json(JoinTokenResponse { token, expires: status::timestamp(now + ttl) }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirmation {
+    path: PathBuf,
+}
+
+async fn confirm(
+    State(admin): State<Admin>,
+    Query(confirmation): Query<Confirmation>,
+) -> Result<StatusCode, Failure> {
+    let path = confirmation.path;
+    let is_suspended = {
+        let configuration = admin.plane.configuration();
+        let folder = configuration.folders.iter().find(|folder| Path::new(&folder.path) == path);
+        folder.map(|folder| folder.suspended.is_some())
+    };
+    match is_suspended {
+        None => Err(Failure::new(
+            StatusCode::NOT_FOUND,
+            format!("{} is not watched", path.display()),
+            "The folders that are watched stand in the status.",
+        )),
+        Some(false) => Err(Failure::new(
+            StatusCode::CONFLICT,
+            format!("{} is obeyed already; there is nothing to confirm", path.display()),
+            "",
+        )),
+        Some(true) => {
+            tracing::warn!(path = %path.display(), "an operator confirms what disappeared");
+            admin.plane.confirmations.try_send(path).map_err(|_| {
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "other confirmations are waiting", "Try again.")
+            })?;
+            admin.plane.look_now.notify_one();
+            Ok(StatusCode::ACCEPTED)
+        }
+    }
+}
+
+fn log_control(admin: &Admin) -> Result<&LogControl, Failure> {
+    admin.log.as_ref().ok_or_else(|| {
+        Failure::new(StatusCode::NOT_IMPLEMENTED, "logging belongs to the embedding process", "")
+    })
+}
+
+async fn log_level(State(admin): State<Admin>) -> Result<Json<LogLevel>, Failure> {
+    Ok(Json(LogLevel { level: log_control(&admin)?.current() }))
+}
+
+async fn set_log_level(
+    State(admin): State<Admin>,
+    Query(wanted): Query<LogLevel>,
+) -> Result<Json<LogLevel>, Failure> {
+    let log = log_control(&admin)?;
+    log.set(&wanted.level).map_err(|error| {
+        let hint = "For instance info, or info,mesh_control=debug.";
+        Failure::new(StatusCode::BAD_REQUEST, logging::chain(&error), hint)
+    })?;
+    Ok(Json(LogLevel { level: log.current() }))
+}

@@ -1,0 +1,383 @@
+//! What operators are told: the state of folders, objects and proxies, and findings over all objects.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use mesh_api::admin::{
+    CaStatus, CertificateStatus, ControlStatus, ObjectSummary, ProxyStatus, RegistryDump, SyncStatus,
+};
+use mesh_api::model::service::Resolution;
+use mesh_api::model::{
+    AuthorizationPolicy, DestinationRule, Kind, MeshSettings, PeerAuthentication, RequestAuthentication,
+    Service, VirtualService, Workload,
+};
+use mesh_api::name::Namespace;
+use mesh_api::problem::{Problem, Severity};
+use mesh_api::wire::{SELF, TypeUrl};
+use mesh_identity::certificate::{self, CertificateSummary};
+use mesh_policy::analyze;
+
+use crate::plane::Plane;
+use crate::push::session::{Session, TypeState};
+use crate::registry::{Entry, Registry, WorkloadKey, subject};
+use crate::snapshot::{ResourceKey, SubscriberId};
+use crate::source::Payload;
+
+/// What is known of one proxy.
+#[derive(Debug, Clone)]
+pub struct ProxyRecord {
+    /// The stream.
+    pub subscriber: SubscriberId,
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// Identity on the stream.
+    pub identity: String,
+    /// Version of the proxy.
+    pub version: String,
+    /// Whether the stream is open.
+    pub is_connected: bool,
+    /// Why nothing is sent, while its workload is not known.
+    pub waiting: Option<String>,
+    /// When the stream was opened.
+    pub connected_at: SystemTime,
+    /// Its clock minus ours.
+    pub clock_skew_ms: Option<i64>,
+    /// Address of the peer.
+    pub address: SocketAddr,
+    /// State of each type and when it was last acknowledged.
+    pub types: BTreeMap<TypeUrl, (TypeState, Option<Instant>)>,
+    /// The policies that it has taken.
+    pub policies_version: Option<String>,
+}
+
+impl ProxyRecord {
+    /// Takes the session's state over. `acknowledged` is the type that was acknowledged just now.
+    pub fn observe(&mut self, session: &Session, acknowledged: Option<TypeUrl>, tick: Instant) {
+        for kind in TypeUrl::ALL {
+            let state = session.state(kind);
+            let former = self.types.get(&kind).and_then(|(_, at)| *at);
+            let at = if acknowledged == Some(kind) { Some(tick) } else { former };
+            self.types.insert(kind, (state, at));
+        }
+        self.policies_version = session.acknowledged(TypeUrl::WorkloadPolicies, SELF).map(ToOwned::to_owned);
+    }
+
+    fn status(&self, name: &str, tick: Instant) -> ProxyStatus {
+        let types = self
+            .types
+            .iter()
+            .filter(|(_, (state, _))| state.is_subscribed)
+            .map(|(kind, (state, at))| (kind.short().to_owned(), self.sync(state, *at, tick)))
+            .collect();
+        ProxyStatus {
+            name: name.to_owned(),
+            identity: self.identity.clone(),
+            version: self.version.clone(),
+            connected: self.is_connected,
+            connected_at: timestamp(self.connected_at),
+            types,
+            clock_skew_ms: self.clock_skew_ms,
+            address: Some(self.address),
+        }
+    }
+
+    fn sync(&self, state: &TypeState, at: Option<Instant>, tick: Instant) -> SyncStatus {
+        let word = match state {
+            _ if self.waiting.is_some() => "NOT SENT",
+            TypeState { error: Some(_), .. } => "ERROR",
+            TypeState { is_unanswered: true, .. } | TypeState { is_due: true, .. } => "STALE",
+            TypeState { .. } => "SYNCED",
+        };
+        SyncStatus {
+            state: word.to_owned(),
+            resources: state.resources,
+            age_seconds: at.map(|at| tick.saturating_duration_since(at).as_secs()),
+            error: self.waiting.clone().or_else(|| state.error.clone()),
+        }
+    }
+}
+
+/// `GET /status`.
+#[must_use]
+pub fn control_status(plane: &Plane, tick: Instant) -> ControlStatus {
+    let problems = plane.problems();
+    let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
+    let mut objects: BTreeMap<String, usize> = BTreeMap::new();
+    let configuration = plane.configuration();
+    for object in configuration.objects.documents.keys() {
+        *objects.entry(object.kind.as_str().to_owned()).or_default() += 1;
+    }
+    let sources = configuration.folders.clone();
+    let trust_domain = configuration.objects.settings.trust_domain.as_str().to_owned();
+    drop(configuration);
+    ControlStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        name: plane.name.clone(),
+        trust_domain,
+        revision: plane.snapshot().revision(),
+        sources,
+        proxies: plane.proxies().iter().map(|(name, record)| record.status(name, tick)).collect(),
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+        objects,
+    }
+}
+
+/// Which objects to list; what is absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectFilter {
+    /// Kind as YAML writes it, in any case.
+    pub kind: Option<String>,
+    /// Namespace.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: Option<String>,
+}
+
+/// `GET /objects`.
+#[must_use]
+pub fn objects(plane: &Plane, filter: &ObjectFilter) -> Vec<ObjectSummary> {
+    let problems = plane.problems();
+    let wanted = |kind: Kind, namespace: &str, name: &str| {
+        filter.kind.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind.as_str()))
+            && filter.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+            && filter.name.as_deref().is_none_or(|wanted| wanted == name)
+    };
+    let documents: Vec<_> = {
+        let configuration = plane.configuration();
+        let all = configuration.objects.documents.values();
+        all.filter(|document| {
+            let object = &document.object;
+            wanted(object.kind, object.namespace.as_str(), object.name.as_str())
+        })
+        .cloned()
+        .collect()
+    };
+    documents
+        .into_iter()
+        .map(|document| ObjectSummary {
+            kind: document.object.kind,
+            namespace: document.object.namespace.as_str().to_owned(),
+            name: document.object.name.as_str().to_owned(),
+            file: document.origin.file.to_string(),
+            line: document.origin.line,
+            yaml: document.text.to_string(),
+            held: document.is_held,
+            problems: problems
+                .iter()
+                .filter(|problem| problem.object.as_ref() == Some(&document.object))
+                .cloned()
+                .collect(),
+            enforced: match &document.payload {
+                Payload::Entry(entry) => enforced(plane, entry),
+                Payload::Settings(_) | Payload::Noted => None,
+            },
+        })
+        .collect()
+}
+
+/// Of the proxies that a policy selects, how many have acknowledged their policies as they are now.
+fn enforced(plane: &Plane, entry: &Entry) -> Option<(usize, usize)> {
+    let snapshot = plane.snapshot();
+    let registry = snapshot.registry();
+    let root = &registry.settings().root_namespace;
+    let selects = |workload: &Workload| {
+        let subject = subject(workload);
+        let is_near = |namespace: &Namespace| namespace == root || namespace == subject.namespace;
+        match entry {
+            Entry::Authorization(policy) => Some(mesh_policy::select::applies(
+                registry.settings(),
+                &subject,
+                &policy.meta,
+                &policy.selector,
+                &policy.targets,
+            )),
+            Entry::Request(policy) => Some(mesh_policy::select::applies(
+                registry.settings(),
+                &subject,
+                &policy.meta,
+                &policy.selector,
+                &policy.targets,
+            )),
+            Entry::Peer(policy) => {
+                Some(is_near(&policy.meta.object.namespace) && policy.selector.selects(subject.labels))
+            }
+            Entry::Service(_) | Entry::Workload(_) | Entry::VirtualService(_) | Entry::DestinationRule(_) => {
+                None
+            }
+        }
+    };
+    let (mut taken, mut selected) = (0, 0);
+    let proxies = plane.proxies();
+    for record in proxies.values().filter(|record| record.is_connected) {
+        let Some(workload) = registry.workload(&record.workload) else { continue };
+        if !selects(workload)? {
+            continue;
+        }
+        selected += 1;
+        let key = ResourceKey::WorkloadPolicies(record.workload.clone());
+        let current = snapshot.desired(&key);
+        let version = current.as_ref().and_then(|desired| desired.version());
+        if version.is_some() && version == record.policies_version.as_deref() {
+            taken += 1;
+        }
+    }
+    let is_policy = matches!(entry, Entry::Authorization(_) | Entry::Request(_) | Entry::Peer(_));
+    is_policy.then_some((taken, selected))
+}
+
+/// `GET /registry`.
+#[must_use]
+pub fn registry_dump(plane: &Plane) -> RegistryDump {
+    let snapshot = plane.snapshot();
+    let registry = snapshot.registry();
+    RegistryDump {
+        services: registry.services().map(|service| service.as_ref().clone()).collect(),
+        workloads: registry.workloads().map(|workload| workload.as_ref().clone()).collect(),
+    }
+}
+
+/// `GET /ca`.
+#[must_use]
+pub fn ca_status(plane: &Plane, now: SystemTime) -> CaStatus {
+    let authority = plane.issue.authority();
+    let intermediate = authority.intermediate_certificate();
+    let trust_domain = authority.settings().trust_domain.as_str();
+    let ders = [authority.root_certificate(), intermediate.as_slice()];
+    let names = ["ROOTCA", "INTERMEDIATE"];
+    let authorities = names
+        .iter()
+        .zip(ders)
+        .enumerate()
+        .filter_map(|(index, (name, der))| {
+            let summary = certificate::inspect(der).ok()?;
+            Some(certificate_status(name, index, &summary, der, trust_domain, now))
+        })
+        .collect();
+    let (issued, refused) = plane.issue.counts();
+    let workload_ttl_seconds = authority.settings().workload_ttl.as_secs();
+    CaStatus { authorities, issued, refused, workload_ttl_seconds }
+}
+
+fn certificate_status(
+    name: &str,
+    chain_index: usize,
+    summary: &CertificateSummary,
+    der: &[u8],
+    trust_domain: &str,
+    now: SystemTime,
+) -> CertificateStatus {
+    let ttl_seconds = match summary.not_after.duration_since(now) {
+        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        Err(past) => -i64::try_from(past.duration().as_secs()).unwrap_or(i64::MAX),
+    };
+    CertificateStatus {
+        resource_name: name.to_owned(),
+        kind: "CA".to_owned(),
+        status: "ACTIVE".to_owned(),
+        valid: summary.not_before <= now && now <= summary.not_after,
+        chain_index,
+        spiffe_id: summary.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        trust_domain: trust_domain.to_owned(),
+        subject: summary.subject.clone(),
+        serial_number: summary.serial.clone(),
+        not_before: timestamp(summary.not_before),
+        not_after: timestamp(summary.not_after),
+        ttl_seconds,
+        next_rotation: None,
+        pem: certificate::to_pem(der),
+    }
+}
+
+/// A time as RFC 3339 in UTC; empty when it is out of range.
+#[must_use]
+pub fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_default()
+}
+
+/// Every object, for looking at all of them together without holding on to the registry.
+#[derive(Debug)]
+pub struct Collected {
+    settings: Arc<MeshSettings>,
+    services: Vec<Arc<Service>>,
+    workloads: Vec<Arc<Workload>>,
+    authorization: Vec<Arc<AuthorizationPolicy>>,
+    peer: Vec<Arc<PeerAuthentication>>,
+    request: Vec<Arc<RequestAuthentication>>,
+    virtual_services: Vec<Arc<VirtualService>>,
+    destination_rules: Vec<Arc<DestinationRule>>,
+    contested: Vec<Problem>,
+}
+
+impl Collected {
+    /// Takes hold of every object.
+    #[must_use]
+    pub fn of(registry: &Registry) -> Self {
+        Self {
+            settings: Arc::clone(registry.settings()),
+            services: registry.services().cloned().collect(),
+            workloads: registry.workloads().cloned().collect(),
+            authorization: registry.authorization_policies().cloned().collect(),
+            peer: registry.peer_authentications().cloned().collect(),
+            request: registry.request_authentications().cloned().collect(),
+            virtual_services: registry.virtual_services().cloned().collect(),
+            destination_rules: registry.destination_rules().cloned().collect(),
+            contested: contested(registry),
+        }
+    }
+
+    /// Findings over all objects together.
+    #[must_use]
+    pub fn analyze(self) -> Vec<Problem> {
+        let mut problems = analyze::analyze(&analyze::Model {
+            mesh: &self.settings,
+            services: &self.services,
+            workloads: &self.workloads,
+            authorization: &self.authorization,
+            peer: &self.peer,
+            request: &self.request,
+            virtual_services: &self.virtual_services,
+            destination_rules: &self.destination_rules,
+        });
+        problems.extend(self.contested);
+        problems
+    }
+}
+
+/// Names and addresses with more than one claimant, and services that got no address.
+fn contested(registry: &Registry) -> Vec<Problem> {
+    let warning = |service: &Service, code: &str, message: String, hint: &str| Problem {
+        code: code.to_owned(),
+        severity: Severity::Warning,
+        object: Some(service.meta.object.clone()),
+        origin: service.meta.origin.clone(),
+        field: String::new(),
+        message,
+        hint: hint.to_owned(),
+    };
+    let hosts = registry.contested_hosts().map(|(host, owner, other)| {
+        let message = format!("host {host} belongs to {}", owner.meta.object);
+        warning(other, "MM0108", message, "A core Service goes first, then the oldest.")
+    });
+    let addresses = registry.contested_addresses().map(|(address, owner, other)| {
+        let message = format!("address {address} belongs to {}", owner.meta.object);
+        warning(other, "MM0109", message, "Give each service an address of its own.")
+    });
+    let (taken, places) = registry.virtual_addresses().usage();
+    let is_without = |service: &&Arc<Service>| {
+        service.addresses.is_empty()
+            && !service.headless
+            && service.resolution != Resolution::None
+            && service.hosts.iter().any(|host| !host.is_wildcard())
+    };
+    let without = registry.services().filter(is_without).map(|service| {
+        let message = format!("has no virtual address: {taken} of {places} are taken");
+        warning(service, "MM0110", message, "Start the control plane with a larger --vip-cidr.")
+    });
+    hosts.chain(addresses).chain(without).collect()
+}

@@ -1,0 +1,129 @@
+//! Every metric of the control plane.
+
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use mesh_api::wire::TypeUrl;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Buckets of latencies, in seconds: a change is to reach its proxies within one.
+const LATENCY_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Installs the recorder of the process, once, and says how to render it. `None` when the process has a
+/// recorder of another kind.
+pub fn install() -> Option<PrometheusHandle> {
+    RECORDER
+        .get_or_init(|| {
+            let builder = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)
+                .ok()?;
+            let handle = builder.install_recorder().ok()?;
+            describe();
+            Some(handle)
+        })
+        .clone()
+}
+
+fn describe() {
+    describe_counter!("mesh_control_pushes_total", "Responses sent to proxies, by resource type.");
+    describe_counter!("mesh_control_acks_total", "Responses that proxies acknowledged, by resource type.");
+    describe_counter!("mesh_control_nacks_total", "Responses that proxies rejected, by resource type.");
+    describe_histogram!(
+        "mesh_control_push_latency_seconds",
+        Unit::Seconds,
+        "Time from a change taken in until one proxy has acknowledged everything that it concerns."
+    );
+    describe_gauge!("mesh_control_connected_proxies", "Open discovery streams.");
+    describe_gauge!("mesh_control_subscriptions", "Subscriptions over all streams.");
+    describe_gauge!("mesh_control_revision", "Number of changes taken in since start.");
+    describe_gauge!("mesh_control_objects", "Objects in force, by kind.");
+    describe_gauge!("mesh_control_problems", "Problems of the configuration, by severity.");
+    describe_gauge!("mesh_control_held_objects", "Objects whose last good version is kept, by folder.");
+    describe_gauge!("mesh_control_source_suspended", "1 while what disappeared from a folder is held.");
+    describe_counter!("mesh_control_certificates_total", "Certificate requests, by result.");
+    describe_gauge!(
+        "mesh_control_cert_expiry_timestamp_seconds",
+        "End of validity of the authority's certificates, in seconds of the Unix epoch, by level."
+    );
+    describe_counter!("mesh_control_handshakes_total", "TLS handshakes, by result.");
+    describe_counter!(
+        "mesh_control_streams_refused_total",
+        "Discovery streams that were refused, by reason."
+    );
+}
+
+/// A response was sent.
+pub fn pushed(kind: TypeUrl) {
+    counter!("mesh_control_pushes_total", "type" => kind.short()).increment(1);
+}
+
+/// A response was acknowledged.
+pub fn acknowledged(kind: TypeUrl) {
+    counter!("mesh_control_acks_total", "type" => kind.short()).increment(1);
+}
+
+/// A response was rejected.
+pub fn rejected(kind: TypeUrl) {
+    counter!("mesh_control_nacks_total", "type" => kind.short()).increment(1);
+}
+
+/// A change has reached a proxy.
+pub fn converged(latency: Duration) {
+    histogram!("mesh_control_push_latency_seconds").record(latency.as_secs_f64());
+}
+
+/// Numbers of open streams and of subscriptions.
+pub fn connected(proxies: usize, subscriptions: usize) {
+    gauge!("mesh_control_connected_proxies").set(as_f64(proxies));
+    gauge!("mesh_control_subscriptions").set(as_f64(subscriptions));
+}
+
+/// The revision.
+pub fn revision(revision: u64) {
+    gauge!("mesh_control_revision").set(as_f64(usize::try_from(revision).unwrap_or(usize::MAX)));
+}
+
+/// Objects of one kind.
+pub fn objects(kind: &'static str, count: usize) {
+    gauge!("mesh_control_objects", "kind" => kind).set(as_f64(count));
+}
+
+/// Problems of one severity.
+pub fn problems(severity: &'static str, count: usize) {
+    gauge!("mesh_control_problems", "severity" => severity).set(as_f64(count));
+}
+
+/// State of one folder; there are as many as flags on the command line.
+pub fn folder(path: &str, held: usize, is_suspended: bool) {
+    gauge!("mesh_control_held_objects", "path" => path.to_owned()).set(as_f64(held));
+    gauge!("mesh_control_source_suspended", "path" => path.to_owned()).set(f64::from(u8::from(is_suspended)));
+}
+
+/// A certificate was issued or refused.
+pub fn certificate(result: &'static str) {
+    counter!("mesh_control_certificates_total", "result" => result).increment(1);
+}
+
+/// End of validity of a certificate of the authority.
+pub fn expiry(level: &'static str, not_after: SystemTime) {
+    let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    gauge!("mesh_control_cert_expiry_timestamp_seconds", "level" => level).set(seconds);
+}
+
+/// A handshake has ended.
+pub fn handshake(result: &'static str) {
+    counter!("mesh_control_handshakes_total", "result" => result).increment(1);
+}
+
+/// A stream was refused.
+pub fn stream_refused(reason: &'static str) {
+    counter!("mesh_control_streams_refused_total", "reason" => reason).increment(1);
+}
+
+/// Counts are far below what an `f64` holds exactly.
+fn as_f64(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
