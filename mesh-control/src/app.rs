@@ -126,7 +126,8 @@ impl Running {
 pub async fn start(config: Config, log: Option<LogControl>) -> Result<Running, StartError> {
     metrics::install();
     let state = &config.state_dir;
-    state_file::make_directory(state).map_err(StartError::State)?;
+    // Others read the root certificate here; what is secret in it is so file by file.
+    state_file::make_directory(state, 0o755).map_err(StartError::State)?;
     let directory = StateDirectory::open(&state.join("ca")).map_err(StartError::Authority)?;
     let store = LastGood::open(&state.join("last-good")).map_err(StartError::State)?;
     let directories = Directories::new(&config.config_dirs, store, context(&MeshSettings::default()));
@@ -156,6 +157,7 @@ pub async fn start(config: Config, log: Option<LogControl>) -> Result<Running, S
         look_now: watch.bell(),
     }));
     plane.take(view);
+    plane.measure_connections();
 
     let listener = listen(config.listen).await?;
     let metrics_listener = listen(config.metrics_listen).await?;

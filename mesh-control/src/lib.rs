@@ -25,3 +25,6 @@ pub mod source;
 pub mod state_file;
 pub mod status;
 pub mod telemetry;
+
+#[cfg(test)]
+mod fixture;

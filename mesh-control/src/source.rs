@@ -53,22 +53,25 @@ pub struct Directories {
     context: Context,
     /// Nothing has been looked at yet, or the context has changed.
     is_stale: bool,
-    storing: Vec<Problem>,
+    /// What could not be read of the store at the start.
+    unreadable: Vec<Problem>,
+    /// What could not be stored; the store is well again once something could be.
+    unstored: Vec<Problem>,
 }
 
 impl Directories {
     /// Takes up the last good versions kept in `store`. Nothing is looked at yet.
     #[must_use]
     pub fn new(paths: &[PathBuf], store: LastGood, context: Context) -> Self {
-        let mut storing = Vec::new();
+        let mut unreadable = Vec::new();
         let watched = paths
             .iter()
             .map(|path| {
-                let folder = Folder::restore(store.load(path, &mut storing), &context);
+                let folder = Folder::restore(store.load(path, &mut unreadable), &context);
                 Watched { path: path.clone(), scanner: Scanner::new(path), folder }
             })
             .collect();
-        Self { watched, store, context, is_stale: true, storing }
+        Self { watched, store, context, is_stale: true, unreadable, unstored: Vec::new() }
     }
 
     /// The folders.
@@ -103,14 +106,19 @@ impl Directories {
             let outcome = watched.folder.advance(scan, &self.context, obey);
             has_changed |= outcome.has_changed;
             for (file, state) in outcome.stored {
-                self.storing.extend(self.store.save(&watched.path, &file, state.as_deref()));
+                match self.store.save(&watched.path, &file, state.as_deref()) {
+                    Some(problem) if self.unstored.contains(&problem) => {}
+                    Some(problem) => self.unstored.push(problem),
+                    None => self.unstored.clear(),
+                }
             }
         }
         has_changed.then(|| self.view())
     }
 
-    fn view(&mut self) -> View {
-        let mut view = View { problems: std::mem::take(&mut self.storing), ..View::default() };
+    fn view(&self) -> View {
+        let problems = self.unreadable.iter().chain(&self.unstored).cloned().collect();
+        let mut view = View { problems, ..View::default() };
         for watched in &self.watched {
             watched.folder.collect(&mut view.documents, &mut view.problems);
             view.folders.push(watched.folder.status(&watched.path));

@@ -52,12 +52,12 @@ fn failed<'p>(action: &'static str, path: &'p Path) -> impl FnOnce(io::Error) ->
     move |source| StateFileError::Io { action, path: path.to_owned(), source }
 }
 
-/// Makes a directory of mode 0700, with its parents, if it is not there.
+/// Makes a directory of this mode, with its parents, if it is not there.
 ///
 /// # Errors
 /// When the operating system refuses.
-pub fn make_directory(path: &Path) -> Result<(), StateFileError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make directory", path))
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), StateFileError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("make directory", path))
 }
 
 /// Writes a file whole or not at all.

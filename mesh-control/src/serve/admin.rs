@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -149,6 +150,18 @@ impl Failure {
     }
 }
 
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text(), "")
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text(), "")
+    }
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         (self.status, Json(self.body)).into_response()
@@ -176,8 +189,9 @@ async fn problems(State(admin): State<Admin>) -> Result<Json<Vec<Problem>>, Fail
 
 async fn objects(
     State(admin): State<Admin>,
-    Query(filter): Query<ObjectFilter>,
+    filter: Result<Query<ObjectFilter>, QueryRejection>,
 ) -> Result<Json<Vec<ObjectSummary>>, Failure> {
+    let Query(filter) = filter?;
     compute(admin, move |plane| status::objects(plane, &filter)).await
 }
 
@@ -191,8 +205,9 @@ async fn ca(State(admin): State<Admin>) -> Result<Json<CaStatus>, Failure> {
 
 async fn tokens(
     State(admin): State<Admin>,
-    Json(request): Json<JoinTokenRequest>,
+    request: Result<Json<JoinTokenRequest>, JsonRejection>,
 ) -> Result<Json<JoinTokenResponse>, Failure> {
+    let Json(request) = request?;
     let id = SpiffeId::parse(&request.spiffe_id)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string(), ""))?;
     let ttl = match request.ttl_seconds {
@@ -224,9 +239,9 @@ struct Confirmation {
 
 async fn confirm(
     State(admin): State<Admin>,
-    Query(confirmation): Query<Confirmation>,
+    confirmation: Result<Query<Confirmation>, QueryRejection>,
 ) -> Result<StatusCode, Failure> {
-    let path = confirmation.path;
+    let Query(Confirmation { path }) = confirmation?;
     let is_suspended = {
         let configuration = admin.plane.configuration();
         let folder = configuration.folders.iter().find(|folder| Path::new(&folder.path) == path);
@@ -266,8 +281,9 @@ async fn log_level(State(admin): State<Admin>) -> Result<Json<LogLevel>, Failure
 
 async fn set_log_level(
     State(admin): State<Admin>,
-    Query(wanted): Query<LogLevel>,
+    wanted: Result<Query<LogLevel>, QueryRejection>,
 ) -> Result<Json<LogLevel>, Failure> {
+    let Query(wanted) = wanted?;
     let log = log_control(&admin)?;
     log.set(&wanted.level).map_err(|error| {
         let hint = "For instance info, or info,mesh_control=debug.";

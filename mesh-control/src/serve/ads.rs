@@ -293,6 +293,11 @@ impl Stream<'_> {
             return Err(foreign(format!("the certificate is not of namespace {namespace}")));
         }
         let snapshot = self.plane.snapshot();
+        // Certificates of other domains may be trusted by the mesh, but no workload of it has one.
+        let trust_domain = &snapshot.registry().settings().trust_domain;
+        if self.peer.id.trust_domain() != trust_domain.as_str() {
+            return Err(foreign(format!("the certificate is not of trust domain {trust_domain}")));
+        }
         let Some(workload) = snapshot.registry().workload(&self.workload) else {
             return Ok(Access::Waiting(format!("no WorkloadEntry {} is known", self.workload)));
         };

@@ -50,7 +50,7 @@ impl LastGood {
     /// # Errors
     /// When the operating system refuses.
     pub fn open(directory: &Path) -> Result<Self, StateFileError> {
-        state_file::make_directory(directory)?;
+        state_file::make_directory(directory, 0o700)?;
         Ok(Self { directory: directory.to_owned() })
     }
 

@@ -178,7 +178,7 @@ impl Mesh {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{what} did not come about"));
+        tokio::time::timeout(SOON, waiting).await.expect(what);
     }
 
     async fn channel(&self, config: Arc<rustls::ClientConfig>) -> Result<Channel, tonic::transport::Error> {
@@ -318,9 +318,6 @@ impl Proxy {
 
     /// The status with which the stream ends.
     pub(crate) async fn refusal(&mut self) -> Code {
-        match self.receive().await {
-            Err(status) => status.code(),
-            Ok(response) => panic!("the stream was served: {response:?}"),
-        }
+        self.receive().await.expect_err("the stream is refused").code()
     }
 }

@@ -1,13 +1,11 @@
 //! The control plane as its proxies meet it: over TLS on loopback, from folders on disk.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use super::support::{CATALOG, FRONTEND, Mesh, Proxy, WORKLOADS, issue, policy};
 use mesh_api::model::{Destination, PeerTls, ProxyConfig, TrustBundleSet, WorkloadPolicies};
 use mesh_api::wire::identity::issue_request::Attestation;
 use mesh_api::wire::{SELF, TypeUrl, decode};
-use support::{CATALOG, FRONTEND, Mesh, Proxy, WORKLOADS, issue, policy};
 use tonic::Code;
 
 const CATALOG_HOST: &str = "host/catalog.backend.svc.cluster.local";
