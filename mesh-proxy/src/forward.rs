@@ -1,4 +1,8 @@
 //! Moves bytes between downstream and upstream, once everything is decided.
 
+pub mod headers;
 pub mod http1;
+#[path = "forward/http2_start.rs"]
+pub mod http2;
+pub mod stream;
 pub mod tcp;

@@ -169,7 +169,7 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         local_labels: RefCell::default(),
         inbound_labels: RefCell::default(),
         retries: RetryBudget::default(),
-        balance: Balancer::default(),
+        balance: Balancer::new(setup.telemetry.active().clone()),
         no_server_name: Arc::from(""),
         passthrough: Arc::new(DestinationLabels {
             cluster: "PassthroughCluster".to_owned(),
@@ -201,6 +201,7 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         () = accept(&worker, &outbound, Direction::Outbound, dialled) => {}
         () = worker.telemetry.flush_periodically() => {}
         () = follow_configuration(&worker) => {}
+        () = worker.upstreams.upkeep() => {}
         () = drained(&worker, withdrawal) => {}
     }
     Ok(())

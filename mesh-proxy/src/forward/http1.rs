@@ -2,11 +2,14 @@
 //!
 //! Reading order: [`block`] (header lines), [`framing`] (where a body ends), [`head`] (one reading of a head or
 //! none), [`flow`] (the two directions of an exchange), [`attempt`] (one try at one upstream connection),
-//! `upstreams` (which one, and whether another), `answer` (refusals), `serve` (a connection from its
+//! [`upstreams`] (which one, and whether another), [`answer`] (refusals), [`serve`] (a connection from its
 //! first request to its last).
 
+pub mod answer;
 pub mod attempt;
 pub mod block;
 pub mod flow;
 pub mod framing;
 pub mod head;
+pub mod serve;
+pub mod upstreams;

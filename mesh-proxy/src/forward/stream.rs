@@ -77,7 +77,7 @@ pub fn note_connect_failure(error: &ConnectError, fault: FaultDomain, record: &m
     record.fault = fault;
     record.details.clear();
     record.details.push_str("upstream_connection_failure");
-    record.transport_failure = error.to_string();
+    record.transport_failure = error.chain();
 }
 
 /// Who spoke first.

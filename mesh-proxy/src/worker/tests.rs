@@ -17,10 +17,10 @@ use mesh_policy::authorize::Authorizer;
 use mesh_policy::route::RouteTable;
 use mesh_policy::select::Subject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::runtime::drain::{self, Drain};
 use crate::state::{DestinationState, Known, ProxyState, WorkloadState};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::denials::Denials;
@@ -51,7 +51,7 @@ struct Mesh {
     /// Where plaintext from outside arrives at the server's proxy.
     inbound: SocketAddr,
     denials: Arc<Denials>,
-    drain: watch::Sender<bool>,
+    drain: Drain,
     mode: MtlsMode,
     protocol: Protocol,
     application: SocketAddr,
@@ -130,7 +130,7 @@ impl Mesh {
                 .expect("authority");
         APPLICATION.set(Some(application));
         SERVICE.set(Some("240.240.0.1:80".parse().expect("address")));
-        let (drain, draining) = watch::channel(false);
+        let (drain, draining) = drain::channel();
         let denials = Arc::new(Denials::default());
         let loopback = || listener::bind_address("127.0.0.1:0".parse().expect("address")).expect("bound");
         let (inbound, outbound) = (loopback(), loopback());
@@ -148,7 +148,7 @@ impl Mesh {
             state: state.clone(),
             telemetry: Telemetry::new(AccessLog::off(), Arc::clone(&denials)),
             identity: identity(&authority, name),
-            drain: DrainWatch(draining.clone()),
+            drain: draining.clone(),
             settings: Arc::clone(&settings),
             inbound,
             outbound,
@@ -712,7 +712,7 @@ fn draining_ends_a_kept_connection_after_its_response_and_then_the_worker() {
     run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
         let mut stream = mesh.dial().await;
         assert!(get(&mut stream, "/a").await.0.starts_with("HTTP/1.1 200"));
-        mesh.drain.send_replace(true);
+        mesh.drain.begin();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.expect("closed in order");
         for worker in mesh.workers {

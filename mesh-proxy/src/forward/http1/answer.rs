@@ -2,6 +2,7 @@
 
 use super::head::Keeping;
 use crate::connection::Direction;
+use crate::forward::headers;
 use crate::respond::Refusal;
 
 /// Appends the whole answer to `out`; gives the number of body bytes. An answer to HEAD has none, but states
@@ -24,12 +25,8 @@ pub fn write(
     if !body.is_empty() {
         out.extend_from_slice(b"\r\ncontent-type: text/plain");
     }
-    let server = match direction {
-        Direction::Inbound => "istio-envoy",
-        Direction::Outbound => "envoy",
-    };
     out.extend_from_slice(b"\r\nserver: ");
-    out.extend_from_slice(server.as_bytes());
+    out.extend_from_slice(headers::server(direction).as_bytes());
     match keeping {
         Keeping::Close => out.extend_from_slice(b"\r\nconnection: close"),
         Keeping::OldKeepAlive => out.extend_from_slice(b"\r\nconnection: keep-alive"),

@@ -23,6 +23,7 @@ use crate::exchange::{self, JudgedHeaders, Plan};
 use crate::forward::{headers, tcp};
 use crate::respond::Refusal;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord};
+use crate::upstream::UpstreamAlpn;
 use crate::worker::Worker;
 
 /// Time that a client has to read an answer after which the connection is closed with input unread. Closing
@@ -201,6 +202,11 @@ impl Session<'_> {
     async fn exchange(&mut self) -> After {
         let mut record = self.worker.telemetry.http(self.connection);
         self.describe(&mut record);
+        headers::finish_request(
+            &mut self.request.headers,
+            &headers::Hop { connection: self.connection, worker: self.worker },
+            &mut record,
+        );
         let planned = exchange::plan(self.worker, self.connection, &self.request, &mut record).await;
         let plan = match planned {
             Ok(plan) => plan,
@@ -212,11 +218,6 @@ impl Session<'_> {
             self.answer(&refusal, &mut record, Keeping::Close).await;
             return After::Linger;
         }
-        headers::finish_request(
-            &mut self.request.headers,
-            &headers::Hop { connection: self.connection, worker: self.worker },
-            &mut record,
-        );
         let deadline = plan.timeout.map(|timeout| tokio::time::Instant::now() + timeout);
         let forwarding = self.forward(&plan, &mut upload, &mut record);
         let result = match deadline {
@@ -258,7 +259,7 @@ impl Session<'_> {
         upload: &mut Upload,
         record: &mut HttpRecord,
     ) -> Result<Forwarded, Refusal> {
-        let mut attempts = Attempts::new(plan, self.connection, self.worker);
+        let mut attempts = Attempts::new(plan, self.connection, self.worker, UpstreamAlpn::Http1);
         loop {
             let mut opened = attempts.open(self.worker, record).await?;
             self.upstream_buffer.clear();
@@ -267,6 +268,7 @@ impl Session<'_> {
             match got {
                 Ok(()) if attempts.wants_retry_for(self.response.status, upload.can_restart()) => {}
                 Ok(()) => {
+                    opened.note_answer();
                     let micros = started.elapsed().as_micros();
                     record.upstream_service_micros = Some(u64::try_from(micros).unwrap_or(u64::MAX));
                     if self.response.status == 101 {

@@ -20,7 +20,7 @@ use crate::respond::Refusal;
 use crate::state::DestinationState;
 use crate::telemetry::HttpRecord;
 use crate::telemetry::record::DestinationLabels;
-use crate::upstream::{Http1Lease, Target, UpstreamAlpn, UpstreamStream};
+use crate::upstream::{ConnectError, Http1Lease, Target, UpstreamAlpn, UpstreamStream};
 use crate::worker::Worker;
 
 /// Endpoints tried after a failed connect when the route states no retries (SEMANTICS 10.3).
@@ -55,7 +55,15 @@ pub fn pick(
     tried: &[usize],
 ) -> Option<Pick> {
     let picked = worker.balance.pick(
-        &crate::balance::Request { destination, port, subset, alpn, dialled: connection.destination, tried },
+        &crate::balance::Request {
+            destination,
+            port,
+            subset,
+            alpn,
+            dialled: connection.destination,
+            tried,
+            connect_timeout: worker.connect_timeout(),
+        },
         &mut worker.rng.borrow_mut(),
     )?;
     let mut target = picked.target;
@@ -94,6 +102,20 @@ impl Opened {
         }
     }
 
+    /// Tells the balancer that the endpoint has begun to answer.
+    pub fn note_answer(&self) {
+        if let Self::Leased(_, Some(in_flight)) | Self::Fresh(_, Some(in_flight)) = self {
+            in_flight.note_answer();
+        }
+    }
+
+    /// Tells the balancer that the endpoint failed.
+    pub fn note_failure(&self) {
+        if let Self::Leased(_, Some(in_flight)) | Self::Fresh(_, Some(in_flight)) = self {
+            in_flight.note_failure();
+        }
+    }
+
     /// Whether it served a request before.
     #[must_use]
     pub fn is_reused(&self) -> bool {
@@ -113,11 +135,18 @@ impl Opened {
     }
 }
 
+/// A connection, before it is known what else belongs to it.
+enum Connected {
+    Leased(Http1Lease),
+    Fresh(UpstreamStream),
+}
+
 /// The attempts of one request.
 #[derive(Debug)]
 pub struct Attempts<'a> {
     hop: &'a Hop,
     connection: &'a Connection,
+    alpn: UpstreamAlpn,
     stated: Option<&'a Retries>,
     /// Retries made because the route asked for them, or because a connect failed.
     made: u32,
@@ -133,10 +162,11 @@ pub struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     /// No attempt made yet.
     #[must_use]
-    pub fn new(plan: &'a Plan, connection: &'a Connection, worker: &Worker) -> Self {
+    pub fn new(plan: &'a Plan, connection: &'a Connection, worker: &Worker, alpn: UpstreamAlpn) -> Self {
         Self {
             hop: &plan.hop,
             connection,
+            alpn,
             stated: plan.retries.as_ref(),
             made: 0,
             is_stale_retry: false,
@@ -159,27 +189,7 @@ impl<'a> Attempts<'a> {
     /// The refusal to answer with when there is nowhere to go.
     pub async fn open(&mut self, worker: &Worker, record: &mut HttpRecord) -> Result<Opened, Refusal> {
         loop {
-            let picked = match self.hop {
-                Hop::Application => Pick {
-                    target: stream::application(worker, self.connection, UpstreamAlpn::Http1),
-                    labels: record.destination.clone().unwrap_or_default(),
-                    in_flight: None,
-                    endpoint: None,
-                },
-                Hop::Destination { state, port, subset } => {
-                    let wanted = (*port, subset.as_deref());
-                    pick(worker, self.connection, state, wanted, UpstreamAlpn::Http1, &self.tried)
-                        .or_else(|| self.again(worker, state, wanted))
-                        .ok_or(Refusal::NoHealthyUpstream)?
-                }
-            };
-            record.attempts += 1;
-            record.upstream = Some(picked.target.address);
-            if matches!(self.hop, Hop::Destination { .. }) {
-                record.mutual_tls = matches!(picked.target.tls, PeerTls::Mutual { .. });
-                record.destination = Some(picked.labels);
-            }
-            self.last = picked.endpoint;
+            let picked = self.pick(worker, record)?;
             let target = &picked.target;
             let opened = if std::mem::take(&mut self.is_stale_retry) {
                 worker.upstreams.fresh(target).await.map(|stream| Opened::Fresh(stream, picked.in_flight))
@@ -188,15 +198,51 @@ impl<'a> Attempts<'a> {
             };
             match opened {
                 Ok(opened) => return Ok(opened),
-                Err(error) => {
-                    self.tried.extend(picked.endpoint);
-                    if self.made >= self.limit() || picked.endpoint.is_none() {
-                        return Err(Refusal::ConnectFailed(error));
-                    }
-                    self.made += 1;
-                }
+                Err(error) => self.connect_failed(picked.endpoint, error)?,
             }
         }
+    }
+
+    /// Picks where the next attempt goes, and says so in the record.
+    ///
+    /// # Errors
+    /// The refusal to answer with when there is nowhere to go.
+    pub fn pick(&mut self, worker: &Worker, record: &mut HttpRecord) -> Result<Pick, Refusal> {
+        let picked = match self.hop {
+            Hop::Application => Pick {
+                target: stream::application(worker, self.connection, self.alpn),
+                labels: record.destination.clone().unwrap_or_default(),
+                in_flight: None,
+                endpoint: None,
+            },
+            Hop::Destination { state, port, subset } => {
+                let wanted = (*port, subset.as_deref());
+                pick(worker, self.connection, state, wanted, self.alpn, &self.tried)
+                    .or_else(|| self.again(worker, state, wanted))
+                    .ok_or(Refusal::NoHealthyUpstream)?
+            }
+        };
+        record.attempts += 1;
+        record.upstream = Some(picked.target.address);
+        if matches!(self.hop, Hop::Destination { .. }) {
+            record.mutual_tls = matches!(picked.target.tls, PeerTls::Mutual { .. });
+            record.destination = Some(Arc::clone(&picked.labels));
+        }
+        self.last = picked.endpoint;
+        Ok(picked)
+    }
+
+    /// Judges a failed connect: well when another endpoint may be tried, to which nothing has been sent.
+    ///
+    /// # Errors
+    /// The refusal to answer with when none may.
+    pub fn connect_failed(&mut self, endpoint: Option<usize>, error: ConnectError) -> Result<(), Refusal> {
+        self.tried.extend(endpoint);
+        if self.made >= self.limit() || endpoint.is_none() {
+            return Err(Refusal::ConnectFailed(error));
+        }
+        self.made += 1;
+        Ok(())
     }
 
     /// Every endpoint was tried: better one of them again than none.
@@ -210,7 +256,7 @@ impl<'a> Attempts<'a> {
             return None;
         }
         self.tried.clear();
-        pick(worker, self.connection, state, wanted, UpstreamAlpn::Http1, &self.tried)
+        pick(worker, self.connection, state, wanted, self.alpn, &self.tried)
     }
 
     fn limit(&self) -> u32 {
@@ -229,6 +275,9 @@ impl<'a> Attempts<'a> {
             self.is_stale_retry = true;
             return Ok(());
         }
+        if !matches!(error, AttemptError::Request(_)) {
+            opened.note_failure();
+        }
         let conditions: &[&str] = match error {
             AttemptError::Ended { is_untouched: true, .. } => {
                 &["5xx", "gateway-error", "reset", "reset-before-request"]
@@ -237,8 +286,7 @@ impl<'a> Attempts<'a> {
             AttemptError::TimedOut => &["5xx", "gateway-error"],
             AttemptError::Protocol(_) | AttemptError::Request(_) => &[],
         };
-        if can_restart && self.has_left() && self.asks_for(conditions) && self.in_flight.may_retry() {
-            self.next();
+        if can_restart && self.wants_retry_on(conditions) {
             return Ok(());
         }
         Err(match error {
@@ -270,6 +318,16 @@ impl<'a> Attempts<'a> {
         }
         self.next();
         true
+    }
+
+    /// Whether the route asks for a retry on one of these conditions, and one may still be made; then the next
+    /// attempt waits first.
+    pub fn wants_retry_on(&mut self, conditions: &[&str]) -> bool {
+        let wants = self.has_left() && self.asks_for(conditions) && self.in_flight.may_retry();
+        if wants {
+            self.next();
+        }
+        wants
     }
 
     fn has_left(&self) -> bool {

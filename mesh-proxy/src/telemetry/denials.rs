@@ -1,0 +1,153 @@
+//! The last refusals of policy, for `meshctl`: who was denied, by which rule.
+//!
+//! Alike refusals share an entry and a count, so that a flood of one kind does not push the others out. The
+//! lock is taken only when policy refused, and never waited for: under contention the entry is skipped and
+//! the refusal still stands in the access log and the metrics.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use mesh_api::admin::Denial;
+
+use super::record::{HttpFields, TcpRecord};
+use crate::connection::Connection;
+
+/// Entries kept.
+const DENIALS_MAX: usize = 256;
+/// Longest text kept of what a client sent, in bytes.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// The list of refusals.
+#[derive(Debug, Default)]
+pub struct Denials {
+    entries: Mutex<VecDeque<(u64, Denial)>>,
+}
+
+impl Denials {
+    /// Notes a refused request.
+    pub fn note_http(&self, connection: &Connection, fields: &HttpFields) {
+        let path = fields.path.split('?').next().unwrap_or("");
+        self.note(connection, &fields.method, &fields.authority, path, &fields.policy, &fields.reason);
+    }
+
+    /// Notes a refused connection.
+    pub fn note_tcp(&self, connection: &Connection, record: &TcpRecord) {
+        self.note(connection, "", "", "", &record.policy, &record.reason);
+    }
+
+    /// The entries, newest first.
+    ///
+    /// # Panics
+    /// Never in practice: only if a holder of the lock panicked.
+    #[must_use]
+    pub fn list(&self) -> Vec<Denial> {
+        let entries = self.entries.lock().expect("no holder panics");
+        entries.iter().rev().map(|(_, denial)| denial.clone()).collect()
+    }
+
+    fn note(
+        &self,
+        connection: &Connection,
+        method: &str,
+        authority: &str,
+        path: &str,
+        policy: &str,
+        reason: &str,
+    ) {
+        let peer = connection.peer_identity().map_or("", |identity| identity.as_str());
+        let kind = kind_of(
+            (connection.peer.ip(), connection.destination.port()),
+            &[peer, method, authority, path, policy],
+        );
+        let Ok(mut entries) = self.entries.try_lock() else { return };
+        let time = Timestamp::now().to_string();
+        if let Some(at) = entries.iter().position(|(other, _)| *other == kind)
+            && let Some((_, mut denial)) = entries.remove(at)
+        {
+            denial.count += 1;
+            denial.time = time;
+            entries.push_back((kind, denial));
+            return;
+        }
+        if entries.len() == DENIALS_MAX {
+            entries.pop_front();
+        }
+        let denial = Denial {
+            time,
+            peer: peer.to_owned(),
+            source: connection.peer.to_string(),
+            port: connection.destination.port(),
+            method: bounded(method),
+            authority: bounded(authority),
+            path: bounded(path),
+            policy: if policy.is_empty() { "none".to_owned() } else { policy.to_owned() },
+            reason: reason.to_owned(),
+            count: 1,
+        };
+        entries.push_back((kind, denial));
+    }
+}
+
+fn kind_of(place: (IpAddr, u16), texts: &[&str]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    place.hash(&mut hasher);
+    texts.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn bounded(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Direction;
+    use std::time::Instant;
+
+    fn connection() -> Connection {
+        Connection {
+            id: 1,
+            direction: Direction::Inbound,
+            peer: "10.0.0.1:4000".parse().expect("address"),
+            destination: "10.0.0.2:8080".parse().expect("address"),
+            tls: None,
+            accepted: Instant::now(),
+        }
+    }
+
+    fn refused(path: &str) -> HttpFields {
+        HttpFields { method: "GET".into(), path: path.into(), ..HttpFields::default() }
+    }
+
+    #[test]
+    fn alike_refusals_are_counted_in_one_entry() {
+        let denials = Denials::default();
+        for _ in 0..3 {
+            denials.note_http(&connection(), &refused("/a?secret=1"));
+        }
+        denials.note_http(&connection(), &refused("/b"));
+        let list = denials.list();
+        assert_eq!(list.len(), 2);
+        assert_eq!((list[0].path.as_str(), list[0].count), ("/b", 1));
+        assert_eq!((list[1].path.as_str(), list[1].count), ("/a", 3));
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_keeps_the_newest() {
+        let denials = Denials::default();
+        for number in 0..DENIALS_MAX + 10 {
+            denials.note_http(&connection(), &refused(&format!("/{number}")));
+        }
+        let list = denials.list();
+        assert_eq!(list.len(), DENIALS_MAX);
+        assert_eq!(list[0].path, format!("/{}", DENIALS_MAX + 9));
+    }
+}
