@@ -36,7 +36,7 @@ pub(super) fn milliseconds(text: &str) -> Result<u64, DurationError> {
     if whole > MILLISECONDS_MAX {
         return Err(DurationError::TooLong);
     }
-    if nanoseconds % 1_000_000 != 0 {
+    if !nanoseconds.is_multiple_of(1_000_000) {
         return Err(DurationError::Fraction);
     }
     u64::try_from(whole).map_err(|_| DurationError::TooLong)
@@ -66,7 +66,7 @@ fn number_of(number: &str, unit: u128) -> Result<u128, DurationError> {
     let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| DurationError::Malformed)?;
     let scale = (0..fraction.len()).fold(1_u128, |scale, _| scale * 10);
     match digits * unit {
-        scaled if scaled % scale == 0 => Ok(scaled / scale),
+        scaled if scaled.is_multiple_of(scale) => Ok(scaled / scale),
         _ => Err(DurationError::Fraction),
     }
 }

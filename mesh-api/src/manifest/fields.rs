@@ -33,7 +33,7 @@ impl<'t> Fields<'t> {
     /// The value of a field that must be there.
     pub(super) fn required(&self, name: &str, hint: &str, report: &mut Report) -> Option<Place<'t>> {
         let found = self.get(name);
-        if found.is_none() {
+        if found.is_none() && matches!(self.place.found(), Found::Map) {
             report.missing(self.place, name, hint);
         }
         found

@@ -87,13 +87,15 @@ impl Report {
     fn add(&mut self, code: (&str, Severity), place: (u32, String), message: String, hint: String) {
         let (code, severity) = code;
         let (line, field) = place;
+        let is_first_error = severity == Severity::Error && !self.has_errors;
         self.has_errors |= severity == Severity::Error;
-        // An error displaces what is not one: it is the reason for the refusal.
         if self.problems.len() >= PROBLEMS_MAX {
             self.omitted += 1;
-            if self.omitted > 1 || severity != Severity::Error {
+            if !is_first_error {
                 return;
             }
+            // The first error displaces what is not one: it is the reason for the refusal.
+            self.problems.pop();
         }
         self.problems.push(Problem {
             code: code.to_owned(),

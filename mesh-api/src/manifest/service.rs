@@ -167,7 +167,7 @@ fn ports(spec: Fields<'_>, report: &mut Report) -> Vec<ServicePort> {
         let transport = fields.optional("protocol");
         let is_tcp = transport.map_or(Some(true), |place| place.choice(&transports, report));
         let Some(port) = port(fields, report) else { continue };
-        if needs_names && port.name.is_empty() {
+        if needs_names && fields.optional("name").is_none() {
             report.missing(item, "name", "Ports of a service with several need names.");
         }
         if !port.name.is_empty() && !names.insert(port.name.clone()) {

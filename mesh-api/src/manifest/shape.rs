@@ -22,11 +22,11 @@ pub(super) enum Shape {
     /// One of these names.
     OneOf(&'static [&'static str]),
     /// A list of one shape.
-    List(&'static Shape),
+    List(&'static Self),
     /// A map with free keys and values of one shape.
-    Map(&'static Shape),
+    Map(&'static Self),
     /// A map with known fields.
-    Object(&'static [(&'static str, Shape)]),
+    Object(&'static [(&'static str, Self)]),
 }
 
 impl Shape {

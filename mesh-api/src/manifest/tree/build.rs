@@ -92,6 +92,11 @@ impl Builder {
         Err(SyntaxError { line: self.line(&span.start), message: message.to_owned(), hint })
     }
 
+    fn refuse_depth<T>(&self, span: &Span) -> Result<T, SyntaxError> {
+        let message = format!("nesting is deeper than {DEPTH_MAX} levels");
+        self.refuse(span, &message, "No kind of object nests as deep.")
+    }
+
     fn read(&mut self, text: &str) -> Result<(), SyntaxError> {
         let options = granit_parser::options! { emit_comments: false };
         for event in Parser::new_from_str_with_options(text, options) {
@@ -125,6 +130,9 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
+                if anchor != 0 && self.frames.last().is_some_and(|frame| self.awaits_key(frame)) {
+                    return self.refuse(span, "an anchor on a key is not supported", "Remove the anchor.");
+                }
                 let kind = self.scalar_type(&text, style, tag.as_deref(), span)?;
                 let id = self.place(Content::Scalar(kind, text.as_ref().into()), span)?;
                 self.settle(anchor, id);
@@ -184,8 +192,7 @@ impl Builder {
 
     fn open(&mut self, content: Content, anchor: usize, span: &Span) -> Result<(), SyntaxError> {
         if self.frames.len() >= DEPTH_MAX {
-            let message = format!("nesting is deeper than {DEPTH_MAX} levels");
-            return self.refuse(span, &message, "No kind of object nests as deep.");
+            return self.refuse_depth(span);
         }
         if self.frames.last().is_some_and(|frame| self.awaits_key(frame)) {
             return self.refuse(span, "a key must be a plain name, not a list or map", "");
@@ -296,10 +303,19 @@ impl Builder {
         self.tree.has_aliases = true;
         let hollow = hollow(&self.tree.nodes[origin].content);
         let copy = self.place(hollow, span)?;
-        self.copy_children(origin, copy, span)
+        let depth = self.frames.len();
+        self.copy_children((origin, copy), depth, span)
     }
 
-    fn copy_children(&mut self, from: NodeId, to: NodeId, span: &Span) -> Result<(), SyntaxError> {
+    fn copy_children(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        depth: usize,
+        span: &Span,
+    ) -> Result<(), SyntaxError> {
+        if depth >= DEPTH_MAX {
+            return self.refuse_depth(span);
+        }
         let children = match &self.tree.nodes[from].content {
             Content::List(children) | Content::Map(children) => children.clone(),
             Content::Scalar(..) => Vec::new(),
@@ -313,7 +329,7 @@ impl Builder {
             let Node { step, line, content, .. } = self.tree.nodes[child].clone();
             let copy = self.add(Some(to), step, line, hollow(&content), span)?;
             self.attach(to, copy);
-            self.copy_children(child, copy, span)?;
+            self.copy_children((child, copy), depth + 1, span)?;
         }
         Ok(())
     }
