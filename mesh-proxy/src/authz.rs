@@ -160,7 +160,9 @@ async fn refused_by_policy(state: &State, connection: &Connection, standing: Sta
     }
 }
 
-fn judge_again(
+/// Judges a standing permit by the state of today: why it would no longer be given, if so.
+#[must_use]
+pub fn judge_again(
     workload: &WorkloadState,
     connection: &Connection,
     standing: Standing<'_>,
@@ -187,9 +189,14 @@ fn judge_again(
 const EXPIRY_LOOK: Duration = Duration::from_secs(30);
 
 /// Waits for the end of the peer's certificate; for ever without one.
-async fn peer_expiry(connection: &Connection) {
-    let Some(tls) = &connection.tls else { return std::future::pending().await };
-    while let Ok(left) = tls.not_after.duration_since(SystemTime::now()) {
+pub async fn peer_expiry(connection: &Connection) {
+    expiry(connection.tls.as_ref().map(|tls| tls.not_after)).await;
+}
+
+/// Waits for the end of a certificate; for ever without one. Dropping the future loses nothing.
+pub async fn expiry(not_after: Option<SystemTime>) {
+    let Some(not_after) = not_after else { return std::future::pending().await };
+    while let Ok(left) = not_after.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;
         }

@@ -62,11 +62,13 @@ pub struct Picked {
     pub endpoint: usize,
 }
 
+type Groups = HashMap<(u64, u16), Vec<Rc<Group>>>;
+
 /// A worker's choice of endpoints.
 #[derive(Debug, Default)]
 pub struct Balancer {
     /// By generation and port; few subsets each, which are compared one by one.
-    groups: RefCell<HashMap<(u64, u16), Vec<Rc<Group>>>>,
+    groups: RefCell<Groups>,
     loads: Loads,
 }
 

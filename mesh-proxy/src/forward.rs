@@ -2,7 +2,6 @@
 
 pub mod headers;
 pub mod http1;
-#[path = "forward/http2_start.rs"]
 pub mod http2;
 pub mod stream;
 pub mod tcp;

@@ -57,7 +57,9 @@ fn socket_reset(socket: &TcpStream) {
     crate::accept::downstream::reset_on_drop(socket);
 }
 
-fn is_own_port(worker: &Worker, address: SocketAddr) -> bool {
+/// Whether a connection to `address` would come back to this proxy.
+#[must_use]
+pub fn is_own_port(worker: &Worker, address: SocketAddr) -> bool {
     let state = worker.state.load();
     let own = state.workload.as_ref().map(|workload| workload.config.addresses.as_slice());
     let ports = [worker.settings.inbound_port, worker.settings.outbound_port];
@@ -164,7 +166,7 @@ async fn plain(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, t
     let peeked = if transport == Transport::Opaque && matches!(protocol, Protocol::Tcp | Protocol::Tls) {
         Ok(Peeked::Silent)
     } else {
-        peek::first_bytes(&socket, silence, settings.request_head_timeout).await
+        first_bytes_or_drain(worker, &socket, silence).await
     };
     let first = match peeked {
         Err(_) | Ok(Peeked::Ended) => return note_silent_end(worker, connection),
@@ -173,6 +175,26 @@ async fn plain(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, t
         Ok(Peeked::Start(first)) => first,
     };
     spoken(worker, connection, socket, (transport, protocol, first)).await;
+}
+
+/// Waits for the first bytes of a connection. One that is still silent when the drain begins has nothing in
+/// flight, and has ended by that.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn first_bytes_or_drain(
+    worker: &Worker,
+    socket: &TcpStream,
+    silence: std::time::Duration,
+) -> std::io::Result<Peeked> {
+    if silence <= worker.settings.detect_wait {
+        return peek::first_bytes(socket, silence, worker.settings.request_head_timeout).await;
+    }
+    tokio::select! {
+        biased;
+        peeked = peek::first_bytes(socket, silence, worker.settings.request_head_timeout) => peeked,
+        () = worker.draining() => Ok(Peeked::Ended),
+    }
 }
 
 /// The client spoke first.

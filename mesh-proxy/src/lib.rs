@@ -31,6 +31,7 @@ pub mod outbound;
 pub mod respond;
 pub mod route;
 pub mod runtime;
+pub mod settings;
 pub mod state;
 pub mod telemetry;
 pub mod tls;

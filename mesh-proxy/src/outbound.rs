@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use crate::accept::detect::FirstBytes;
 use crate::accept::downstream::{Downstream, reset_on_drop};
 use crate::accept::peek::{self, Peeked};
-use crate::accept::{listener, original_destination};
+use crate::accept::listener;
 use crate::authz::Permit;
 use crate::connection::{Connection, Direction};
 use crate::forward;
+use crate::inbound;
 use crate::forward::http1::upstreams::{Pick, pick};
 use crate::forward::stream::{self, Speaker, Upstream};
 use crate::state::{DestinationState, Resolution};
@@ -31,10 +32,7 @@ const CONNECTS_MAX: usize = 3;
 /// Serves one accepted connection to its end. `dialled` is the address before interception.
 pub async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr, dialled: Option<SocketAddr>) {
     listener::tune(&socket);
-    let ports = [worker.settings.inbound_port, worker.settings.outbound_port];
-    let own = own_addresses(&worker);
-    let is_loop = |address: &SocketAddr| original_destination::is_loop(*address, &own, &ports);
-    let Some(destination) = dialled.filter(|address| !is_loop(address)) else {
+    let Some(destination) = dialled.filter(|&address| !inbound::is_own_port(&worker, address)) else {
         tracing::debug!(%peer, "outbound connection was not redirected to the proxy; closed");
         reset_on_drop(&socket);
         return;
@@ -53,11 +51,6 @@ pub async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr, dial
             }
         }
     }
-}
-
-fn own_addresses(worker: &Worker) -> Vec<std::net::IpAddr> {
-    let state = worker.state.load();
-    state.workload.as_ref().map(|workload| workload.config.addresses.clone()).unwrap_or_default()
 }
 
 /// The address belongs to a destination of the mesh.
@@ -82,7 +75,7 @@ async fn known(
     let peeked = match model.protocol(port) {
         Protocol::Tcp | Protocol::Tls => Ok(Peeked::Silent),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
-            peek::first_bytes(&socket, settings.http_idle_timeout, settings.request_head_timeout).await
+            inbound::first_bytes_or_drain(worker, &socket, settings.http_idle_timeout).await
         }
         Protocol::Auto => {
             peek::first_bytes(&socket, settings.detect_wait, settings.request_head_timeout).await
@@ -188,7 +181,12 @@ async fn open(
                 record.transport_failure.clear();
                 return Some(Upstream::new(stream, permit, in_flight));
             }
-            Err(error) => stream::note_connect_failure(&error, FaultDomain::Network, record),
+            Err(error) => {
+                if let Some(in_flight) = &in_flight {
+                    in_flight.note_failure();
+                }
+                stream::note_connect_failure(&error, FaultDomain::Network, record);
+            }
         }
         tried.extend(endpoint);
     }

@@ -145,12 +145,40 @@ impl State {
         self.current.load()
     }
 
+    /// The current snapshot, to be kept: for the admin socket and for writers, not for requests.
+    #[must_use]
+    pub fn load_full(&self) -> Arc<ProxyState> {
+        self.current.load_full()
+    }
+
     /// Publishes the next snapshot and wakes those who watch.
     pub fn publish(&self, mut next: ProxyState) {
         next.revision = self.current.load().revision + 1;
         let revision = next.revision;
         self.current.store(Arc::new(next));
         self.revisions.send_replace(revision);
+    }
+
+    /// A handle to the same state for one thread, and what [`Self::relay`] needs to wake its readers. Waiting
+    /// on it touches nothing that other threads wait on too.
+    #[must_use]
+    pub fn local(&self) -> (Self, watch::Receiver<u64>) {
+        let published = self.revisions.subscribe();
+        let local = Self {
+            current: Arc::clone(&self.current),
+            revisions: watch::Sender::new(*published.borrow()),
+            questions: self.questions.clone(),
+        };
+        (local, published)
+    }
+
+    /// Wakes the readers of a local handle whenever a state is published, for as long as it is polled.
+    pub async fn relay(&self, mut published: watch::Receiver<u64>) {
+        while published.changed().await.is_ok() {
+            let revision = *published.borrow_and_update();
+            self.revisions.send_replace(revision);
+        }
+        std::future::pending().await
     }
 
     /// Revisions as they are published: open streams judge their permits again on a change.

@@ -97,6 +97,8 @@ pub struct Worker {
     started: Instant,
     open: Cell<usize>,
     closed: Notify,
+    is_draining: Cell<bool>,
+    drain_begun: Notify,
 }
 
 impl Worker {
@@ -104,6 +106,28 @@ impl Worker {
     #[must_use]
     pub fn process_seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
+    }
+
+    /// Whether the drain has begun. Asked for with every response.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// Waits for the begin of the drain. Dropping the future loses nothing.
+    pub async fn draining(&self) {
+        while !self.is_draining.get() {
+            self.drain_begun.notified().await;
+        }
+    }
+
+    /// Hands the process's drain on to the connections of this worker, which wait for it often and on
+    /// nothing that other workers wait on too.
+    async fn follow_drain(&self) {
+        self.drain.draining().await;
+        self.is_draining.set(true);
+        self.drain_begun.notify_waiters();
+        std::future::pending().await
     }
 
     /// Time allowed for a connect to the own application.
@@ -156,13 +180,14 @@ impl Drop for Open {
 pub async fn run(setup: WorkerSetup) -> io::Result<()> {
     let inbound = TcpListener::from_std(setup.inbound)?;
     let outbound = TcpListener::from_std(setup.outbound)?;
+    let (state, published) = setup.state.local();
     let (dialled, identity) = (setup.dialled, Arc::clone(&setup.identity));
     let worker = Rc::new(Worker {
         id: setup.id,
         telemetry: setup.telemetry.worker(),
         upstreams: Upstreams::new(Arc::clone(&setup.identity), setup.settings.fwmark),
         tls: TlsContext::new(setup.identity),
-        state: setup.state,
+        state,
         drain: setup.drain,
         settings: setup.settings,
         rng: RefCell::new(fastrand::Rng::new()),
@@ -178,9 +203,13 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         started: Instant::now(),
         open: Cell::new(0),
         closed: Notify::new(),
+        is_draining: Cell::new(false),
+        drain_begun: Notify::new(),
     });
+    let mut relay = std::pin::pin!(worker.state.relay(published));
     tokio::select! {
         () = ready(&worker, &identity) => {}
+        () = relay.as_mut() => {}
         () = worker.drain.draining() => return Ok(()),
     }
     let withdrawal = WITHDRAWAL_MAX.min(worker.settings.drain_deadline / 4);
@@ -202,6 +231,8 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         () = worker.telemetry.flush_periodically() => {}
         () = follow_configuration(&worker) => {}
         () = worker.upstreams.upkeep() => {}
+        () = worker.follow_drain() => {}
+        () = relay => {}
         () = drained(&worker, withdrawal) => {}
     }
     Ok(())

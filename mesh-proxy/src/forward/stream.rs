@@ -168,7 +168,13 @@ pub async fn run(
         }
     }
     drop(said);
-    let stop = authz::revoked(&worker.state, connection, Standing::Stream);
+    let upstream_end = upstream.validity().peer_not_after();
+    let stop = async {
+        tokio::select! {
+            revocation = authz::revoked(&worker.state, connection, Standing::Stream) => revocation,
+            () = authz::expiry(upstream_end) => Revocation::PeerExpired,
+        }
+    };
     let ended = tcp::copy(&mut downstream, &mut upstream, early, &mut record, stop).await;
     drop(guard);
     match ended {

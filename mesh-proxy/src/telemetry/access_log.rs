@@ -34,17 +34,20 @@ pub enum AccessLogTarget {
     Off,
     /// Standard output.
     Stdout,
+    /// Standard error.
+    Stderr,
     /// A file, appended to. It may be truncated by others while open.
     File(PathBuf),
 }
 
 impl AccessLogTarget {
-    /// Parses `off`, `stdout` (or `-`, `/dev/stdout`) or a path.
+    /// Parses `off`, `stdout` (or `-`, `/dev/stdout`), `stderr` (or `/dev/stderr`) or a path.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         match text {
             "off" | "" => Self::Off,
             "stdout" | "-" | "/dev/stdout" => Self::Stdout,
+            "stderr" | "/dev/stderr" => Self::Stderr,
             path => Self::File(PathBuf::from(path)),
         }
     }
@@ -89,6 +92,7 @@ impl AccessLog {
         let sink: Box<dyn io::Write + Send> = match target {
             AccessLogTarget::Off => return Ok(Self::off()),
             AccessLogTarget::Stdout => Box::new(io::stdout()),
+            AccessLogTarget::Stderr => Box::new(io::stderr()),
             AccessLogTarget::File(path) => Box::new(open_for_append(path)?),
         };
         let (queue, full) = sync_channel(BUFFERS_MAX);

@@ -30,12 +30,13 @@ impl Denials {
     /// Notes a refused request.
     pub fn note_http(&self, connection: &Connection, fields: &HttpFields) {
         let path = fields.path.split('?').next().unwrap_or("");
-        self.note(connection, &fields.method, &fields.authority, path, &fields.policy, &fields.reason);
+        let asked = Asked { method: &fields.method, authority: &fields.authority, path };
+        self.note(connection, asked, &fields.policy, &fields.reason);
     }
 
     /// Notes a refused connection.
     pub fn note_tcp(&self, connection: &Connection, record: &TcpRecord) {
-        self.note(connection, "", "", "", &record.policy, &record.reason);
+        self.note(connection, Asked::default(), &record.policy, &record.reason);
     }
 
     /// The entries, newest first.
@@ -48,15 +49,8 @@ impl Denials {
         entries.iter().rev().map(|(_, denial)| denial.clone()).collect()
     }
 
-    fn note(
-        &self,
-        connection: &Connection,
-        method: &str,
-        authority: &str,
-        path: &str,
-        policy: &str,
-        reason: &str,
-    ) {
+    fn note(&self, connection: &Connection, asked: Asked<'_>, policy: &str, reason: &str) {
+        let Asked { method, authority, path } = asked;
         let peer = connection.peer_identity().map_or("", |identity| identity.as_str());
         let kind = kind_of(
             (connection.peer.ip(), connection.destination.port()),
@@ -89,6 +83,14 @@ impl Denials {
         };
         entries.push_back((kind, denial));
     }
+}
+
+/// What was asked for; empty for a byte stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked<'a> {
+    method: &'a str,
+    authority: &'a str,
+    path: &'a str,
 }
 
 fn kind_of(place: (IpAddr, u16), texts: &[&str]) -> u64 {

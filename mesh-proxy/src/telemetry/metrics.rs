@@ -37,8 +37,13 @@ pub const TCP_SENT: &str = "istio_tcp_sent_bytes_total";
 pub const TCP_RECEIVED: &str = "istio_tcp_received_bytes_total";
 /// Access-log lines lost.
 pub const ACCESS_LOG_DROPPED: &str = "mesh_proxy_access_log_dropped_lines_total";
+/// Questions to the resolver, by outcome.
+pub const DNS_QUERIES: &str = "mesh_proxy_dns_queries_total";
 /// Records whose labels folded into `overflow`.
 pub const SERIES_FOLDED: &str = "mesh_proxy_metric_series_folded_total";
+
+/// HTTP/2 connections closed because of what their peer did, by reason.
+pub const HTTP2_CLOSED_ON_PEER: &str = "mesh_proxy_http2_connections_closed_on_peer_total";
 
 /// Registers the help texts of the metrics of this module with the installed recorder.
 pub fn describe() {
@@ -51,6 +56,8 @@ pub fn describe() {
     describe_counter!(TCP_SENT, "Bytes sent to the client of a byte stream.");
     describe_counter!(TCP_RECEIVED, "Bytes received from the client of a byte stream.");
     describe_counter!(ACCESS_LOG_DROPPED, "Access-log lines lost because the log could not keep up.");
+    describe_counter!(HTTP2_CLOSED_ON_PEER, "HTTP/2 connections closed because of what their peer did.");
+    describe_counter!(DNS_QUERIES, "Questions of the application to the resolver, by what became of them.");
     describe_counter!(SERIES_FOLDED, "Records whose labels were folded into the overflow set.");
 }
 
@@ -305,10 +312,15 @@ fn end_labels(
     labels.push(Label::new("destination_service", service(|d| &d.service)));
     labels.push(Label::new("destination_service_name", service(|d| &d.service_name)));
     labels.push(Label::new("destination_service_namespace", service(|d| &d.service_namespace)));
+    labels.push(Label::from_static_parts("source_cluster", CLUSTER));
+    labels.push(Label::from_static_parts("destination_cluster", CLUSTER));
     let security = if mutual_tls { "mutual_tls" } else { "none" };
     labels.push(Label::from_static_parts("connection_security_policy", security));
     labels
 }
+
+/// Istio's name for the one cluster of a mesh that names none.
+const CLUSTER: &str = "Kubernetes";
 
 const SOURCE_KEYS: [&str; 7] = [
     "source_workload",

@@ -307,6 +307,9 @@ impl HttpRecord {
     }
 
     /// Says that policy refused: rule id (`None` when no ALLOW matched), reason in words.
+    ///
+    /// # Panics
+    /// Never: the fields are there until the record is dropped.
     pub fn deny(&mut self, rule: Option<&dyn std::fmt::Display>, reason: &str) {
         self.verdict = Verdict::Denied;
         self.fault = FaultDomain::Policy;
@@ -485,6 +488,7 @@ struct Inner {
     format: std::cell::Cell<AccessLogFormat>,
     local: RefCell<LocalWorkload>,
     log: WorkerLog,
+    #[expect(clippy::vec_box, reason = "boxes go in and out whole; without them every record would be copied")]
     free_http: RefCell<Vec<Box<HttpFields>>>,
 }
 

@@ -1,9 +1,11 @@
 //! A connection to an upstream: plain, or the inside of a mesh TLS session.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -52,6 +54,14 @@ impl UpstreamStream {
     /// Makes the end of this connection a reset instead of an orderly close.
     pub fn reset_on_drop(&self) {
         reset_on_drop(self.tcp());
+    }
+
+    /// Whether the kernel holds nothing unread, neither bytes nor the end. Asks it, which
+    /// [`Self::is_quiet`] leaves to the runtime's last look.
+    pub fn is_silent_in_kernel(&mut self) -> bool {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        let peeked = SockRef::from(self.tcp()).peek(&mut byte);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether an idle connection is still open and silent. Whatever the peer says between two requests is

@@ -19,6 +19,8 @@ use mesh_policy::select::Subject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
+mod http2;
+
 use super::*;
 use crate::runtime::drain::{self, Drain};
 use crate::state::{DestinationState, Known, ProxyState, WorkloadState};

@@ -15,7 +15,7 @@ use super::attempt::{self, AttemptError, Client};
 use super::flow::{self, Download, DownloadError, Upload, UploadError};
 use super::framing::{Framing, Version};
 use super::head::{self, HeadError, HeadScanner, Keeping, RequestHead, ResponseHead};
-use super::upstreams::{Attempts, Opened};
+use super::upstreams::{Attempts, Opened, Repetition};
 use crate::accept::downstream::Downstream;
 use crate::authz::{self, Standing};
 use crate::connection::{Connection, Direction};
@@ -81,7 +81,7 @@ pub async fn serve(
         scanner: HeadScanner::default(),
         out: Vec::new(),
     };
-    let mut draining = pin!(worker.drain.draining());
+    let mut draining = pin!(worker.draining());
     loop {
         let after = match session.next_request(draining.as_mut()).await {
             Next::Request if !crate::inbound::is_still_admitted(worker, connection) => After::Reset,
@@ -259,7 +259,8 @@ impl Session<'_> {
         upload: &mut Upload,
         record: &mut HttpRecord,
     ) -> Result<Forwarded, Refusal> {
-        let mut attempts = Attempts::new(plan, self.connection, self.worker, UpstreamAlpn::Http1);
+        let mut attempts = Attempts::new(plan, self.connection, self.worker, UpstreamAlpn::Http1)
+            .with_repetition(Repetition::of(&self.request.method));
         loop {
             let mut opened = attempts.open(self.worker, record).await?;
             self.upstream_buffer.clear();
@@ -372,7 +373,7 @@ impl Session<'_> {
             other => other,
         };
         let stays =
-            self.request.is_keep_alive && goes != Framing::UntilClose && !self.worker.drain.is_draining();
+            self.request.is_keep_alive && goes != Framing::UntilClose && !self.worker.is_draining();
         let keeping = match (stays, is_old) {
             (false, _) => Keeping::Close,
             (true, true) => Keeping::OldKeepAlive,

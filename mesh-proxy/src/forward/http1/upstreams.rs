@@ -135,7 +135,7 @@ impl Opened {
     }
 }
 
-/// A connection, before it is known what else belongs to it.
+/// A connection, before what else belongs to it.
 enum Connected {
     Leased(Http1Lease),
     Fresh(UpstreamStream),
@@ -154,9 +154,30 @@ pub struct Attempts<'a> {
     is_stale_retry: bool,
     /// The next attempt waits first.
     is_pause_due: bool,
+    repetition: Repetition,
     tried: Vec<usize>,
     last: Option<usize>,
     in_flight: budget::InFlight,
+}
+
+/// What sending a request twice does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repetition {
+    /// The same as sending it once.
+    Harmless,
+    /// Perhaps something twice.
+    Harmful,
+}
+
+impl Repetition {
+    /// By the method (RFC 9110 section 9.2.2).
+    #[must_use]
+    pub fn of(method: &str) -> Self {
+        match method {
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE" => Self::Harmless,
+            _ => Self::Harmful,
+        }
+    }
 }
 
 impl<'a> Attempts<'a> {
@@ -171,10 +192,18 @@ impl<'a> Attempts<'a> {
             made: 0,
             is_stale_retry: false,
             is_pause_due: false,
+            repetition: Repetition::Harmful,
             tried: Vec::new(),
             last: None,
             in_flight: worker.retries.request(),
         }
+    }
+
+    /// Says what sending the request twice would do; without it the worse is assumed.
+    #[must_use]
+    pub fn with_repetition(mut self, repetition: Repetition) -> Self {
+        self.repetition = repetition;
+        self
     }
 
     /// Time allowed for one attempt.
@@ -189,16 +218,33 @@ impl<'a> Attempts<'a> {
     /// The refusal to answer with when there is nowhere to go.
     pub async fn open(&mut self, worker: &Worker, record: &mut HttpRecord) -> Result<Opened, Refusal> {
         loop {
-            let picked = self.pick(worker, record)?;
-            let target = &picked.target;
-            let opened = if std::mem::take(&mut self.is_stale_retry) {
-                worker.upstreams.fresh(target).await.map(|stream| Opened::Fresh(stream, picked.in_flight))
+            let Pick { target, in_flight, endpoint, .. } = self.pick(worker, record)?;
+            let connected = if std::mem::take(&mut self.is_stale_retry) {
+                worker.upstreams.fresh(&target).await.map(Connected::Fresh)
             } else {
-                worker.upstreams.http1(target).await.map(|lease| Opened::Leased(lease, picked.in_flight))
+                self.lease(worker, &target).await.map(Connected::Leased)
             };
-            match opened {
-                Ok(opened) => return Ok(opened),
-                Err(error) => self.connect_failed(picked.endpoint, error)?,
+            match connected {
+                Ok(Connected::Leased(lease)) => return Ok(Opened::Leased(lease, in_flight)),
+                Ok(Connected::Fresh(stream)) => return Ok(Opened::Fresh(stream, in_flight)),
+                Err(error) => {
+                    if let Some(in_flight) = &in_flight {
+                        in_flight.note_failure();
+                    }
+                    self.connect_failed(endpoint, error)?;
+                }
+            }
+        }
+    }
+
+    /// A connection of the pool. A request that must not be sent twice cannot be repaired when it meets a
+    /// connection that has ended, so the kernel is asked first, which costs a system call.
+    async fn lease(&self, worker: &Worker, target: &Target) -> Result<Http1Lease, ConnectError> {
+        loop {
+            let mut lease = worker.upstreams.http1(target).await?;
+            let is_certain = !lease.is_reused() || self.repetition == Repetition::Harmless;
+            if is_certain || lease.stream().is_silent_in_kernel() {
+                return Ok(lease);
             }
         }
     }
@@ -270,6 +316,7 @@ impl<'a> Attempts<'a> {
     pub fn judge(&mut self, error: &AttemptError, opened: &Opened, can_restart: bool) -> Result<(), Refusal> {
         if let AttemptError::Ended { is_untouched: true, .. } = error
             && opened.is_reused()
+            && self.repetition == Repetition::Harmless
             && can_restart
         {
             self.is_stale_retry = true;
