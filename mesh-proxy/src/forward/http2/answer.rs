@@ -1,0 +1,79 @@
+//! Answers a refusal in HTTP/2: as HTTP, or to a gRPC client as the trailers of a response that has nothing
+//! else (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::server::SendResponse;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SERVER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::forward::headers;
+use crate::respond::Refusal;
+use crate::telemetry::HttpRecord;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Answers with a refusal and writes it into the record.
+///
+/// # Errors
+/// When the stream is gone.
+pub fn refuse(
+    respond: &mut SendResponse<Bytes>,
+    refusal: &Refusal,
+    record: &mut HttpRecord,
+) -> Result<(), h2::Error> {
+    refusal.note(record);
+    let mut response = Response::new(());
+    let server = headers::server(record.connection().direction);
+    response.headers_mut().insert(SERVER, HeaderValue::from_static(server));
+    if record.is_grpc {
+        record.status = StatusCode::OK.as_u16();
+        record.grpc_status = Some(refusal.grpc_status());
+        let lines = response.headers_mut();
+        lines.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        add_grpc_status(refusal, lines);
+        return respond.send_response(response, true).map(drop);
+    }
+    *response.status_mut() = refusal.status();
+    let body = refusal.body();
+    let lines = response.headers_mut();
+    lines.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    if !body.is_empty() {
+        lines.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    if body.is_empty() || record.method == "HEAD" {
+        return respond.send_response(response, true).map(drop);
+    }
+    // The body is shorter than the smallest window that a client may announce but for none at all; then it
+    // waits in the stream's buffer.
+    let mut stream = respond.send_response(response, false)?;
+    record.bytes_sent = body.len() as u64;
+    stream.send_data(Bytes::from_static(body.as_bytes()), true)
+}
+
+/// Ends a gRPC response that has begun.
+///
+/// # Errors
+/// When the stream is gone.
+pub fn end_grpc(
+    stream: &mut SendStream<Bytes>,
+    refusal: &Refusal,
+    record: &mut HttpRecord,
+) -> Result<(), h2::Error> {
+    let mut trailers = HeaderMap::with_capacity(2);
+    add_grpc_status(refusal, &mut trailers);
+    record.grpc_status = Some(refusal.grpc_status());
+    stream.send_trailers(trailers)
+}
+
+fn add_grpc_status(refusal: &Refusal, lines: &mut HeaderMap) {
+    lines.insert(GRPC_STATUS, HeaderValue::from(refusal.grpc_status()));
+    lines.insert(GRPC_MESSAGE, HeaderValue::from_static(refusal.body()));
+}
+
+/// The gRPC status among header lines.
+#[must_use]
+pub fn grpc_status(lines: &HeaderMap) -> Option<u32> {
+    lines.get(GRPC_STATUS).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok())
+}
