@@ -1,2 +1,52 @@
-//! Placeholder.
-fn main() {}
+//! Everything that is not `cargo build` or `cargo test`.
+//!
+//! Each subcommand is one module. They build what they need, install what the ordinary package manager has
+//! when they may, and otherwise say exactly what to install; nothing passes by skipping.
+
+mod bench;
+mod demo;
+mod docs;
+mod output;
+mod process;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the Mini-Mesh workspace.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Bring up the example shop in a real mesh on this machine and show, step by step, what it does.
+    Demo(demo::DemoArgs),
+    /// Run everything that guards the product and needs no cluster.
+    Test(test::TestArgs),
+    /// Run the commands of the documentation, as a reader would type them.
+    Docs(docs::DocsArgs),
+    /// Measure the proxies against Envoy, haproxy and nginx in one run.
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().task {
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Docs(args) => docs::run(&args),
+        Task::Bench(args) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask test`: everything that guards the product and needs no cluster.
+//!
+//! Stages run in order and all of them run, so that one report names every failure. A stage that lacks
+//! something fails and says what to install; none is skipped.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::output;
+use crate::process::{Profile, build, cargo, run as run_command};
+use crate::tools;
+
+/// Options of the tests.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Run only stages whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// A stage: name and what it does.
+type Stage = (&'static str, fn() -> Result<()>);
+
+const STAGES: &[Stage] = &[
+    ("unit, property and command-line tests", unprivileged),
+    ("end-to-end in network namespaces, and interoperability with stock programs", privileged),
+    ("licences, bans and sources of dependencies", dependencies),
+];
+
+/// Runs the tests.
+///
+/// # Errors
+/// When any stage failed.
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    let mut needed = tools::NETWORK.to_vec();
+    needed.extend(tools::STOCK);
+    tools::ensure(&needed)?;
+    let mut failed = Vec::new();
+    for (name, stage) in STAGES {
+        if args.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        output::note(&format!("\n== {name}"));
+        let begun = Instant::now();
+        let outcome = stage();
+        let seconds = begun.elapsed().as_secs();
+        match outcome {
+            Ok(()) => output::note(&format!("✔ {name} ({seconds} s)")),
+            Err(error) => {
+                output::note(&format!("✘ {name} ({seconds} s): {error:#}"));
+                failed.push(*name);
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join("; ")) }
+}
+
+fn unprivileged() -> Result<()> {
+    run_command(&mut cargo(&["test", "--quiet", "--workspace", "--all-features"]))
+}
+
+/// Tests that are marked `ignored` because they need namespaces, the built binaries or stock programs.
+fn privileged() -> Result<()> {
+    let binaries = build(&["mesh-cli", "mesh-control", "mesh-proxy", "shop"], Profile::Dev)?;
+    let mut tests = cargo(&["test", "--quiet", "--workspace", "--all-features", "--", "--ignored"]);
+    // Each of them is a mesh of its own; two at a time keep two cores busy without starving each other.
+    tests.arg("--test-threads=2").env("MESH_BIN_DIR", binaries);
+    run_command(&mut tests)
+}
+
+/// The release of cargo-deny that `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+fn dependencies() -> Result<()> {
+    if tools::find("cargo-deny").is_none() && !in_cargo_home("cargo-deny") {
+        output::note(&format!("installing cargo-deny {CARGO_DENY}"));
+        run_command(&mut cargo(&["install", "--quiet", "--locked", "cargo-deny", "--version", CARGO_DENY]))
+            .context("cargo-deny is missing; install it with `cargo install --locked cargo-deny`")?;
+    }
+    // Advisories need a database from the network; where it can be had, `cargo deny check advisories` reads it.
+    run_command(&mut cargo(&[
+        "deny",
+        "--all-features",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
+    no_second_provider()
+}
+
+fn in_cargo_home(program: &str) -> bool {
+    let home = std::env::var_os("CARGO_HOME").map_or_else(
+        || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")).unwrap_or_default(),
+        Into::into,
+    );
+    home.join("bin").join(program).is_file()
+}
+
+/// There is one crypto provider: nothing that is linked may depend on ring.
+fn no_second_provider() -> Result<()> {
+    let mut tree = cargo(&["tree", "--workspace", "--all-features", "--edges", "normal", "--invert", "ring"]);
+    let found = tree.output().context("cargo tree")?;
+    let text = String::from_utf8_lossy(&found.stdout);
+    if found.status.success() && !text.trim().is_empty() {
+        bail!("ring is linked:\n{text}");
+    }
+    Ok(())
+}
