@@ -1,0 +1,129 @@
+//! What one may type: global flags and the tree of commands. The flags of a command stand in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::command::{
+    analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs,
+    proxy_config, proxy_status, ps, restart, run, status, up, validate, version, wire, x_authz,
+};
+use crate::local::state::Selection;
+
+/// Runs and inspects a service mesh.
+///
+/// Exit status: 0 success; 1 failure; 64 wrong usage; 65 configuration that is not valid; 79 `analyze`
+/// found issues at its threshold. `exec` and `run` end with the status of the program that they ran.
+#[derive(Debug, Parser)]
+#[command(name = "meshctl", version, propagate_version = false, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Which mesh, and how to print.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// State directory of the mesh; default: the mesh of the mesh.yaml here, else the only one that is up.
+    #[arg(long, global = true, env = "MESH_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Name of the mesh, when several are up.
+    #[arg(long, global = true, env = "MESH_NAME", value_name = "NAME")]
+    pub(crate) mesh: Option<String>,
+    /// Namespace of names that are given without one.
+    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// When to use colours. NO_COLOR is honoured.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: Color,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Color {
+    /// On terminals.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl GlobalArgs {
+    /// Which mesh is meant.
+    pub(crate) fn selection(&self) -> Selection {
+        Selection { directory: self.state_dir.clone(), name: self.mesh.clone() }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a mesh on this machine
+    Up(up::UpArgs),
+    /// Stop the mesh and leave nothing behind
+    Down(down::DownArgs),
+    /// List the workloads of the mesh
+    Ps(ps::PsArgs),
+    /// Print logs of workloads, proxies and the control plane
+    Logs(logs::LogsArgs),
+    /// Run a program inside a workload's network, as that workload
+    Exec(exec::ExecArgs),
+    /// Add one more workload to the running mesh
+    Run(run::RunArgs),
+    /// Restart a workload, its proxy, or the control plane
+    Restart(restart::RestartArgs),
+    /// Health of the whole mesh on one page
+    Status(status::StatusArgs),
+    /// Synchronisation of each proxy with the control plane
+    #[command(visible_alias = "pstat")]
+    ProxyStatus(proxy_status::ProxyStatusArgs),
+    /// What a proxy has been told
+    #[command(visible_alias = "pc", subcommand)]
+    ProxyConfig(proxy_config::ProxyConfigCommand),
+    /// Check configuration, in files or in the running mesh
+    Analyze(analyze::AnalyzeArgs),
+    /// Check files and say whether the mesh would take them
+    Validate(validate::ValidateArgs),
+    /// Create or change objects from files
+    Apply(apply::ApplyArgs),
+    /// Show objects in force
+    Get(get::GetArgs),
+    /// Delete objects
+    Delete(delete::DeleteArgs),
+    /// Say that what disappeared from a configuration folder was meant to
+    Confirm(confirm::ConfirmArgs),
+    /// How configuration applies to a workload or service
+    Describe(describe::DescribeArgs),
+    /// Commands that look closer
+    #[command(name = "x", visible_alias = "experimental", subcommand)]
+    Experimental(ExperimentalCommand),
+    /// Versions of this program, the control plane and the proxies
+    Version(version::VersionArgs),
+    /// Print the completion script of a shell
+    Completion(completion::CompletionArgs),
+    /// What the supervisor of a local mesh runs.
+    #[command(flatten)]
+    Local(local_init::LocalCommand),
+}
+
+/// `meshctl x …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExperimentalCommand {
+    /// Authorization policies of a workload
+    #[command(subcommand)]
+    Authz(x_authz::AuthzCommand),
+    /// How configuration applies to a workload or service
+    #[command(visible_alias = "desc")]
+    Describe(describe::DescribeArgs),
+    /// Who was refused by a workload, and by which rule
+    Denied(denied::DeniedArgs),
+    /// Look at the packets of the mesh: is everything TLS?
+    Wire(wire::WireArgs),
+}

@@ -1,0 +1,118 @@
+//! `meshctl delete`: takes objects out of the mesh's configuration folder.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mesh_api::admin::ObjectSummary;
+use mesh_api::manifest::LowerContext;
+use mesh_api::model::{Kind, ObjectRef};
+use mesh_api::name::ObjectName;
+
+use super::apply::{self, WaitArgs};
+use super::mesh::Mesh;
+use super::objects::folder::ConfigFolder;
+use super::objects::settle::Expectation;
+use super::objects::{input, kind};
+use super::{EXIT_USAGE, Failure, Outcome, block_on};
+use crate::args::GlobalArgs;
+use crate::output;
+
+/// Namespace of a name without one, as for kubectl: deleting does not guess.
+const NAMESPACE_DEFAULT: &str = "default";
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeleteArgs {
+    /// Kind, for instance authorizationpolicy or ap; or KIND/NAME.
+    #[arg(required_unless_present = "filename", conflicts_with = "filename")]
+    kind: Option<String>,
+    /// Names.
+    #[arg(conflicts_with = "filename")]
+    names: Vec<String>,
+    /// Delete the objects of a file, folder, or - for standard input.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    filename: Vec<PathBuf>,
+    /// What is not there is no failure.
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// How to wait.
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When an object is not there, the folder cannot be written, or the mesh does not take it.
+pub(crate) fn run(global: &GlobalArgs, args: &DeleteArgs) -> Outcome {
+    let mesh = Mesh::locate(global)?;
+    let live = block_on(async { Ok(mesh.objects().await?) })?;
+    let context = apply::context(global, &live)?;
+    let wanted: Vec<ObjectRef> = match &args.kind {
+        None => apply::wanted(&args.filename, &context)?.into_iter().map(|wanted| wanted.object).collect(),
+        Some(kind) => named(global, kind, &args.names)?,
+    };
+    let plain = LowerContext { default_namespace: LowerContext::default().default_namespace, ..context };
+    let mut folder = ConfigFolder::open(mesh.config(), &plain)?;
+    let mut deleted = Vec::new();
+    for object in wanted {
+        if folder.remove(&object, &plain) {
+            deleted.push(object);
+        } else if !args.ignore_not_found {
+            return Err(absent(&object, &live));
+        }
+    }
+    folder.write()?;
+    drop(folder);
+    for object in &deleted {
+        output::line(&format!("{} deleted", kind::display(object)));
+    }
+    let expectations: Vec<Expectation> = deleted.into_iter().map(Expectation::Gone).collect();
+    args.wait.wait(&mesh, &expectations)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn named(global: &GlobalArgs, text: &str, names: &[String]) -> Result<Vec<ObjectRef>, Failure> {
+    let usage = |error: kind::UnknownKind| {
+        let hint = error.hint();
+        Failure::from(error).hint(hint).status(EXIT_USAGE)
+    };
+    let (kind, names) = match text.split_once('/') {
+        Some((kind, name)) => (kind::parse(kind).map_err(usage)?, vec![name.to_owned()]),
+        None => (kind::parse(text).map_err(usage)?, names.to_vec()),
+    };
+    if names.is_empty() {
+        return Err(Failure::new("no name is given; nothing was deleted")
+            .hint(format!("`meshctl get {}` lists them.", kind::resource(kind)))
+            .status(EXIT_USAGE));
+    }
+    let namespace = input::namespace(global.namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT))?;
+    let object = |name: String| {
+        let namespace = match kind {
+            Kind::Namespace => input::namespace(&name)?,
+            _ => namespace.clone(),
+        };
+        let name = ObjectName::parse(&name).map_err(|error| Failure::from(error).status(EXIT_USAGE))?;
+        Ok(ObjectRef { kind, namespace, name })
+    };
+    names.into_iter().map(object).collect()
+}
+
+fn absent(object: &ObjectRef, live: &[ObjectSummary]) -> Failure {
+    let failure = Failure::new(format!(
+        "{} {:?} not found in namespace {}; nothing was deleted",
+        kind::resource(object.kind),
+        object.name.as_str(),
+        object.namespace
+    ));
+    let alike = live.iter().filter(|other| other.kind == object.kind && other.name == object.name.as_str());
+    let mut alike: Vec<&ObjectSummary> = alike.collect();
+    match alike.pop() {
+        Some(other) if other.namespace == object.namespace.as_str() => failure.hint(format!(
+            "It is in force from {}:{}, which is not yours to change here.",
+            other.file, other.line
+        )),
+        Some(other) => failure.hint(format!("There is one in namespace {0}: add -n {0}.", other.namespace)),
+        None => failure.hint(format!("`meshctl get {}` lists what there is.", kind::resource(object.kind))),
+    }
+}

@@ -1,0 +1,147 @@
+//! Waiting until the mesh has taken a change: the control plane has it in force, and every proxy that it
+//! concerns has acknowledged it.
+
+use std::time::Duration;
+
+use mesh_api::admin::{ControlStatus, ObjectSummary, ProxyStatus};
+use mesh_api::model::ObjectRef;
+use mesh_api::problem::Severity;
+use tokio::time::Instant;
+
+use super::{kind, say_the_same};
+use crate::command::Failure;
+use crate::command::mesh::Mesh;
+use crate::command::proxy_status::remarks;
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Looks in a row that must find everything settled. One alone could fall between the moment at which an
+/// object is in force and that at which the sessions of proxies learn of it.
+const LOOKS: u32 = 2;
+
+/// What is waited for.
+#[derive(Debug)]
+pub(crate) enum Expectation {
+    /// The object says this.
+    Says(ObjectRef, String),
+    /// The object is gone.
+    Gone(ObjectRef),
+}
+
+impl Expectation {
+    fn object(&self) -> &ObjectRef {
+        match self {
+            Self::Says(object, _) | Self::Gone(object) => object,
+        }
+    }
+
+    fn is_met(&self, found: Option<&ObjectSummary>) -> bool {
+        match (self, found) {
+            (Self::Gone(_), found) => found.is_none(),
+            (Self::Says(_, text), Some(found)) => {
+                !found.held
+                    && say_the_same(&found.yaml, text)
+                    && found.enforced.is_none_or(|(taken, selected)| taken == selected)
+            }
+            (Self::Says(_, _), None) => false,
+        }
+    }
+}
+
+/// Waits until all expectations are met, at most `bound`.
+///
+/// # Errors
+/// When they are not met in time, with what is in the way; when a proxy refuses the change; when the control
+/// plane does not answer.
+pub(crate) async fn wait(mesh: &Mesh, expectations: &[Expectation], bound: Duration) -> Result<(), Failure> {
+    let end = Instant::now() + bound;
+    let mut looks = 0;
+    let mut is_confirmed = false;
+    loop {
+        let objects = mesh.objects().await?;
+        let status = mesh.control_status().await?;
+        if let Some(refusal) = refusal(&status) {
+            return Err(Failure::new(refusal).hint(
+                "The files are written and the proxy keeps what it had. `meshctl proxy-status` says more.",
+            ));
+        }
+        if !is_confirmed && let Some(folder) = to_confirm(mesh, &status, expectations) {
+            // The folder was emptied by this very command: that is no accident.
+            mesh.confirm(&folder).await?;
+            is_confirmed = true;
+        }
+        let unmet: Vec<&Expectation> = expectations
+            .iter()
+            .filter(|expectation| !expectation.is_met(find(&objects, expectation.object())))
+            .collect();
+        let behind: Vec<&ProxyStatus> = status.proxies.iter().filter(|proxy| is_behind(proxy)).collect();
+        looks = if unmet.is_empty() && behind.is_empty() { looks + 1 } else { 0 };
+        if looks == LOOKS {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(late(&objects, &unmet, &behind, bound));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn find<'a>(objects: &'a [ObjectSummary], wanted: &ObjectRef) -> Option<&'a ObjectSummary> {
+    objects.iter().find(|object| {
+        object.kind == wanted.kind
+            && object.namespace == wanted.namespace.as_str()
+            && object.name == wanted.name.as_str()
+    })
+}
+
+/// A connected proxy that has not answered yet. One that is not connected catches up when it comes back.
+fn is_behind(proxy: &ProxyStatus) -> bool {
+    proxy.connected && proxy.types.values().any(|sync| sync.state == "STALE")
+}
+
+fn refusal(status: &ControlStatus) -> Option<String> {
+    let refused = |proxy: &&ProxyStatus| proxy.types.values().any(|sync| sync.state == "ERROR");
+    let proxy = status.proxies.iter().filter(|proxy| proxy.connected).find(refused)?;
+    remarks(proxy).into_iter().find(|text| text.contains(" is ERROR"))
+}
+
+/// The configuration folder, if it is held and everything held in it is what this command deleted.
+fn to_confirm(mesh: &Mesh, status: &ControlStatus, expectations: &[Expectation]) -> Option<String> {
+    let config = mesh.config().to_string_lossy();
+    let source = status.sources.iter().find(|source| source.path == config && source.suspended.is_some())?;
+    let is_deleted = |held: &ObjectRef| {
+        expectations
+            .iter()
+            .any(|expectation| matches!(expectation, Expectation::Gone(object) if object == held))
+    };
+    (!source.held.is_empty() && source.held.iter().all(is_deleted)).then(|| source.path.clone())
+}
+
+fn late(
+    objects: &[ObjectSummary],
+    unmet: &[&Expectation],
+    behind: &[&ProxyStatus],
+    bound: Duration,
+) -> Failure {
+    let mut reasons: Vec<String> = Vec::new();
+    for expectation in unmet {
+        let name = kind::display(expectation.object());
+        let found = find(objects, expectation.object());
+        let errors = found.into_iter().flat_map(|found| &found.problems);
+        let errors: Vec<String> =
+            errors.filter(|problem| problem.severity == Severity::Error).map(ToString::to_string).collect();
+        reasons.push(match (expectation, found) {
+            _ if !errors.is_empty() => errors.join("; "),
+            (Expectation::Gone(_), _) => format!("{name} is still in force"),
+            (Expectation::Says(_, text), Some(found)) if say_the_same(&found.yaml, text) => {
+                let (taken, selected) = found.enforced.unwrap_or_default();
+                format!("{name} is acknowledged by {taken} of {selected} proxies")
+            }
+            (Expectation::Says(_, _), Some(_)) => format!("{name} is in force in its former version"),
+            (Expectation::Says(_, _), None) => format!("{name} is not in force"),
+        });
+    }
+    reasons.extend(behind.iter().flat_map(|proxy| remarks(proxy)));
+    Failure::new(format!("after {} s the change is not everywhere: {}", bound.as_secs(), reasons.join("; ")))
+        .hint("The files are written, and the mesh goes on taking them. `meshctl status` and `meshctl proxy-status` show how far it is.")
+}
