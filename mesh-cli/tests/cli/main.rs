@@ -1,0 +1,10 @@
+//! `meshctl` as its users meet it: every table, every form and every message, against admin sockets that
+//! answer what a mesh would.
+
+mod admin;
+mod analyze;
+mod apply;
+mod control;
+mod fixtures;
+mod proxy_config;
+mod usage;
