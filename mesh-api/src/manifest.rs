@@ -157,7 +157,8 @@ pub struct Document {
     /// The object; otherwise why there is none. Without an error among the reasons, the document is of a
     /// kind that is not the mesh's and was passed over.
     pub outcome: Result<Object, Vec<Problem>>,
-    /// Whose document it is, when that is certain: not when a file may have been cut off within the name.
+    /// Whose document it is, when that is certain. A bad document at which the file may have been cut off
+    /// has none: its name may be half of another one, and what followed it may be missing as well.
     pub identity: Option<ObjectRef>,
     /// File and line of the document's first key.
     pub origin: Origin,

@@ -112,7 +112,7 @@ fn read(file: &Arc<str>, chunk: Chunk<'_>, context: &LowerContext, documents: &m
     }
     let is_list = text_of(root, "kind") == Some("List") && text_of(root, "apiVersion") == Some("v1");
     if !is_list {
-        let is_certain = !chunk.is_last || tree.last_key() != "metadata";
+        let is_certain = !chunk.is_last || tree.last_key() != "metadata" && chunk.text.ends_with('\n');
         let text = chunk.text.trim_end().to_owned() + "\n";
         documents.push(one(file, root, (text, is_certain), context));
         return;
@@ -156,16 +156,18 @@ fn broken(
     error: SyntaxError,
     context: &LowerContext,
 ) -> Document {
-    // The name is certain only when another key was reached after metadata.
-    let is_certain = tree.last_key() != "metadata";
-    let identity = kind_of(root).and_then(|kind| meta::identity(kind, root, context)).filter(|_| is_certain);
+    // The name is whole only when another key was reached after metadata.
+    let is_whole = tree.last_key() != "metadata";
+    let identity = kind_of(root).and_then(|kind| meta::identity(kind, root, context)).filter(|_| is_whole);
     let mut report = Report::new(file);
     report.error_at_line(error.line, error.message, error.hint);
     report.identify(identity.clone());
     Document {
         warnings: Vec::new(),
         outcome: Err(report.into_problems()),
-        identity,
+        // A file that breaks off in its last document was cut off there, it seems, and what followed is
+        // missing too.
+        identity: identity.filter(|_| !chunk.is_last),
         origin: Origin { file: Arc::clone(file), line: root.line() },
         text: chunk.text.into(),
     }

@@ -42,6 +42,9 @@ const SPEC: [&str; 20] = [
 /// Longest name of a port, in bytes (RFC 6335 section 5.1; Kubernetes allows 63 for service ports).
 const PORT_NAME_BYTES_MAX: usize = 63;
 
+/// What becomes of an endpoint that is a name other than the one that is called.
+pub(super) const NAME_EFFECT: &str = "names of endpoints are not looked up, so the endpoint gets no traffic";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
     Cluster,
@@ -108,6 +111,7 @@ fn external_name(
         let hint = "Call that service by its own name.";
         report.warn(place, "names a service of the mesh, which will be called without mutual TLS", hint);
     }
+    report.not_enforced(place, NAME_EFFECT);
     service.selector = None;
     service.external = true;
     service.resolution = Resolution::Dns;

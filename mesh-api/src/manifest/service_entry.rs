@@ -56,6 +56,18 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Service {
         host::export_to(place, report);
     }
     check_together(spec, (&hosts, &ports), resolution, report);
+    let modelled = match resolution {
+        Written::Static => Resolution::Static,
+        Written::None => Resolution::None,
+        // Without endpoints it is the host itself that is looked up, and the client has done that already:
+        // the address that it dialled is one of the answers.
+        Written::Dns | Written::DnsRoundRobin | Written::DynamicDns
+            if endpoints.is_empty() && selector.is_none() =>
+        {
+            Resolution::None
+        }
+        Written::Dns | Written::DnsRoundRobin | Written::DynamicDns => Resolution::Dns,
+    };
     Service {
         meta: input.meta,
         hosts,
@@ -64,11 +76,7 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Service {
         ports,
         selector,
         endpoints,
-        resolution: match resolution {
-            Written::None => Resolution::None,
-            Written::Static => Resolution::Static,
-            Written::Dns | Written::DnsRoundRobin | Written::DynamicDns => Resolution::Dns,
-        },
+        resolution: modelled,
         external,
         subject_alt_names: spec
             .get("subjectAltNames")
@@ -228,6 +236,10 @@ fn endpoints(
                 "must be an IP address with resolution STATIC",
                 "State resolution: DNS for names.",
             );
+        }
+        if endpoint.dns_name.is_some() && resolution != Written::Static {
+            let place = item.child("address").unwrap_or(item);
+            report.not_enforced(place, service::NAME_EFFECT);
         }
         for entry in item.child("ports").into_iter().flat_map(Place::children) {
             if !ports.iter().any(|port| port.name == entry.name()) {

@@ -97,6 +97,18 @@ fn a_service_becomes_the_model() {
 }
 
 #[test]
+fn a_name_that_the_client_looks_up_itself_is_dialled_as_it_came() {
+    let text = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  hosts: [api.example.com]\n  \
+                ports: [{number: 443, name: https, protocol: TLS}]\n  resolution: DNS\n";
+    let Object::Service(service) = object(text) else { unreachable!("a service entry") };
+    assert!(service.external);
+    assert_eq!(service.resolution, Resolution::None);
+    let text = text.to_owned() + "  endpoints: [{address: 10.0.0.1}]\n";
+    let Object::Service(service) = object(&text) else { unreachable!("a service entry") };
+    assert_eq!((service.resolution, service.endpoints.len()), (Resolution::Dns, 1));
+}
+
+#[test]
 fn a_workload_takes_labels_of_its_object_and_says_whether_it_is_meshed() {
     let text = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
                 metadata: {name: w, labels: {app: x, tier: t}}\n\
@@ -179,6 +191,16 @@ fn a_broken_document_leaves_its_neighbours_alone_and_is_known_by_name() {
     assert_eq!(problems[0].code, "IST0106");
     assert!((12..=22).contains(&problems[0].origin.line), "{problems:?}");
     assert_eq!(documents[2].origin.line, 23);
+    let documents = read(&broken);
+    assert_eq!(documents[0].identity, None, "what followed may be missing too");
+    let problems = documents[0].outcome.as_ref().expect_err("broken");
+    assert_eq!(
+        problems[0].object.as_ref().map(|object| object.name.as_str()),
+        Some("b"),
+        "the problem names it"
+    );
+    let documents = read(policy("b").replace("methods: [GET]", "methods: [1]").trim_end());
+    assert_eq!(documents[0].identity, None, "a last line without its end may be half a line");
 }
 
 #[test]
