@@ -1,0 +1,155 @@
+//! `meshctl logs`: what applications, proxies and the control plane wrote.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use owo_colors::{AnsiColors, OwoColorize as _};
+
+use crate::args::GlobalArgs;
+use crate::command::mesh::Mesh;
+use crate::command::{Failure, Outcome, block_on, target};
+use crate::local::host_process::HostProcess;
+use crate::local::state::StateDirectory;
+use crate::local::tail::Tail;
+use crate::output;
+
+/// Between looks whether something was written.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Colours of the names, in turn. Red is for errors.
+const COLOURS: [AnsiColors; 6] = [
+    AnsiColors::Cyan,
+    AnsiColors::Green,
+    AnsiColors::Yellow,
+    AnsiColors::Magenta,
+    AnsiColors::Blue,
+    AnsiColors::BrightCyan,
+];
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    /// Of which workloads; default: all
+    #[arg(value_name = "WORKLOAD[.NAMESPACE]")]
+    workloads: Vec<String>,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin with so many of the last lines of each
+    #[arg(long, value_name = "LINES")]
+    tail: Option<usize>,
+    /// The proxies' logs instead of the applications'
+    #[arg(long, group = "kind")]
+    proxy: bool,
+    /// The proxies' access logs
+    #[arg(long, group = "kind")]
+    access: bool,
+    /// The control plane's log
+    #[arg(long, group = "kind", conflicts_with = "workloads")]
+    control: bool,
+    /// The log of what starts and restarts everything
+    #[arg(long, group = "kind", conflicts_with = "workloads")]
+    supervisor: bool,
+}
+
+/// A log with what is printed in front of its lines.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    prefix: String,
+    tail: Tail,
+}
+
+/// Logs with names of equal width, each in its colour.
+pub(crate) fn streams(directory: &StateDirectory, logs: &[(String, String)]) -> Vec<Stream> {
+    let width = logs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let colours = COLOURS.iter().cycle();
+    logs.iter()
+        .zip(colours)
+        .map(|((name, log), colour)| Stream {
+            prefix: format!("{} ", format!("{name:width$} |").color(*colour)),
+            tail: Tail::new(directory.log(log)),
+        })
+        .collect()
+}
+
+/// Prints what was appended to the logs; whether there was anything.
+///
+/// # Errors
+/// When a log cannot be read.
+pub(crate) fn print_new(streams: &mut [Stream]) -> std::io::Result<bool> {
+    let mut is_any = false;
+    for stream in streams {
+        for line in stream.tail.lines()? {
+            is_any = true;
+            output::line(&format!("{}{line}", stream.prefix));
+        }
+    }
+    Ok(is_any)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no such log.
+pub(crate) fn run(global: &GlobalArgs, args: &LogsArgs) -> Outcome {
+    let mesh = Mesh::locate(global)?;
+    let logs = wanted(global, &mesh, args)?;
+    let mut streams = streams(&mesh.directory, &logs);
+    if let [only] = streams.as_mut_slice() {
+        only.prefix.clear();
+    }
+    for stream in &mut streams {
+        for line in stream.tail.all(args.tail)? {
+            output::line(&format!("{}{line}", stream.prefix));
+        }
+    }
+    if args.follow {
+        follow(&mut streams, mesh.state.supervisor)?;
+    }
+    for stream in &mut streams {
+        if let Some(line) = stream.tail.rest() {
+            output::line(&format!("{}{line}", stream.prefix));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until the mesh has ended. Ctrl-C ends this process, and nothing else.
+fn follow(streams: &mut [Stream], supervisor: HostProcess) -> Result<(), Failure> {
+    block_on(async {
+        loop {
+            let was_alive = supervisor.is_alive();
+            if !print_new(streams)? && !was_alive {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+}
+
+/// Names and logs.
+fn wanted(global: &GlobalArgs, mesh: &Mesh, args: &LogsArgs) -> Result<Vec<(String, String)>, Failure> {
+    if args.control {
+        return Ok(vec![("control".to_owned(), "control".to_owned())]);
+    }
+    if args.supervisor {
+        return Ok(vec![("supervisor".to_owned(), "supervisor".to_owned())]);
+    }
+    let kind = match (args.proxy, args.access) {
+        (true, _) => "proxy",
+        (false, true) => "access",
+        (false, false) => "app",
+    };
+    let namespace = global.namespace.as_deref();
+    let mut ids = Vec::new();
+    for written in &args.workloads {
+        ids.push(match kind {
+            "app" => target::resolve_any(mesh, written, namespace)?,
+            _ => target::resolve(mesh, written, namespace)?,
+        });
+    }
+    if args.workloads.is_empty() {
+        ids = target::workloads(mesh)?;
+        ids.retain(|id| namespace.is_none_or(|space| id.rsplit_once('.').is_some_and(|(_, own)| own == space)));
+    }
+    Ok(ids.into_iter().map(|id| (id.clone(), format!("{id}.{kind}"))).collect())
+}
