@@ -3,7 +3,7 @@
 //! Locks are held for computation only, never over a wait or a file, and are taken in the order of the
 //! fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -205,8 +205,12 @@ impl Plane {
 
 /// Writes what is newly wrong, and what is newly held, to the log.
 fn report(former: &Configuration, view: &View, found: &[Problem]) {
-    let known: Vec<&Problem> = former.read_problems.iter().chain(&former.objects.problems).collect();
-    for problem in view.problems.iter().chain(found).filter(|problem| !known.contains(problem)) {
+    // Keyed, because thousands of documents may each have a problem.
+    let key = |problem: &Problem| {
+        (problem.origin.clone(), problem.field.clone(), problem.code.clone(), problem.message.clone())
+    };
+    let known: HashSet<_> = former.read_problems.iter().chain(&former.objects.problems).map(key).collect();
+    for problem in view.problems.iter().chain(found).filter(|problem| !known.contains(&key(problem))) {
         let object = problem.object.as_ref().map(ToString::to_string).unwrap_or_default();
         let (file, line, field) = (&*problem.origin.file, problem.origin.line, problem.field.as_str());
         let (code, hint) = (problem.code.as_str(), problem.hint.as_str());

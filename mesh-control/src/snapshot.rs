@@ -141,12 +141,15 @@ impl Snapshot {
         if let Some(settings) = settings {
             effects.extend(self.registry.set_settings(settings));
         }
+        let mut has_changed = !effects.is_empty();
         for change in changes {
+            has_changed = true;
             effects.extend(self.registry.apply(change));
         }
-        if effects.is_empty() {
+        if !has_changed {
             return Updates::new();
         }
+        // A change that concerns no proxy is one all the same: operators see that it was taken in.
         self.revision += 1;
         self.rebuild(&effects)
     }

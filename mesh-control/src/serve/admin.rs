@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -134,7 +134,20 @@ pub fn routes(admin: Admin) -> Router {
         .route("/sources/confirm", post(confirm))
         .route("/logging", get(log_level).post(set_log_level))
         .merge(super::metrics::routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
+}
+
+const PATHS: &str = "GET /status, /problems, /objects, /registry, /ca, /logging, /metrics, /ready; \
+                     POST /tokens, /sources/confirm?path=DIR, /logging?level=FILTER.";
+
+async fn unknown_path(uri: Uri) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()), PATHS)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Failure {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}", uri.path()), PATHS)
 }
 
 /// An answer of failure.

@@ -9,7 +9,7 @@ use std::fs;
 fn policy(name: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: {name}\n  \
-         namespace: backend\nspec:\n  action: DENY\n  rules:\n  - to:\n    - operation:\n        methods: [\"PUT\"]\n"
+         namespace: backend\nspec:\n  action: ALLOW\n  rules:\n  - to:\n    - operation:\n        methods: [\"PUT\"]\n"
     )
 }
 
@@ -74,6 +74,20 @@ fn a_document_that_cannot_be_told_holds_whatever_is_missing() {
     assert_eq!(in_force(&folder), ["a", "b*", "c*"]);
     look(&mut folder, listed([("f.yaml", policy("a"))]));
     assert_eq!(in_force(&folder), ["a"]);
+}
+
+#[test]
+fn a_file_that_is_cut_off_holds_what_followed() {
+    let whole = files(&["a", "b", "c"]);
+    for cut in ["name: b", "namespace: backend\nspec:", "\"PUT"] {
+        let mut folder = Folder::default();
+        look(&mut folder, listed([("f.yaml", whole.clone())]));
+        let first = whole.find("name: b").expect("the second policy");
+        let at = first + whole[first..].find(cut).expect("a place to cut") + cut.len();
+        look(&mut folder, listed([("f.yaml", whole[..at].to_owned())]));
+        assert_eq!(in_force(&folder), ["a", "b*", "c*"], "cut at {cut:?}");
+        assert_eq!(problems(&folder).len(), 1);
+    }
 }
 
 #[test]

@@ -94,8 +94,13 @@ async fn problems_name_file_line_and_field_and_mistakes_at_the_socket_are_explai
     let problems: Vec<Problem> = get(&mesh, "/problems").await;
     assert!(problems[0].origin.file.ends_with("policy.yaml") && problems[0].origin.line > 0);
     assert!(problems[0].field.starts_with("spec"), "{}", problems[0]);
-    for (method, path) in [("GET", "/objects?colour=red"), ("POST", "/sources/confirm"), ("POST", "/tokens")]
-    {
+    for (method, path) in [
+        ("GET", "/objects?colour=red"),
+        ("POST", "/sources/confirm"),
+        ("GET", "/sources/confirm"),
+        ("POST", "/tokens"),
+        ("GET", "/nothing"),
+    ] {
         let (status, body) = ask(&mesh, method, path, String::new()).await;
         assert!(status.is_client_error(), "{path}: {status}");
         assert!(serde_json::from_slice::<AdminError>(&body).is_ok(), "{path}: {body:?}");
