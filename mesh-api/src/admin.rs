@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Destination, Kind, MtlsMode, ObjectRef, ProxyConfig, Service, Workload, WorkloadPolicies};
+use crate::model::{
+    Destination, Kind, MtlsMode, ObjectRef, ProxyConfig, Service, Workload, WorkloadPolicies,
+};
 use crate::problem::Problem;
 
 // ---- Proxy ------------------------------------------------------------------------------------------

@@ -139,10 +139,7 @@ pub fn encode<T: Serialize>(kind: TypeUrl, resource: &T) -> Any {
 ///
 /// # Errors
 /// When the body is missing, of another type, or not valid.
-pub fn decode<T: DeserializeOwned>(
-    kind: TypeUrl,
-    resource: &discovery::Resource,
-) -> Result<T, DecodeError> {
+pub fn decode<T: DeserializeOwned>(kind: TypeUrl, resource: &discovery::Resource) -> Result<T, DecodeError> {
     let name = || resource.name.clone();
     let body = resource.resource.as_ref().ok_or_else(|| DecodeError::Missing { name: name() })?;
     if body.type_url != kind.as_str() {
