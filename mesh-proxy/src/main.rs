@@ -1,2 +1,80 @@
-//! Placeholder.
-fn main() {}
+//! `mesh-proxy`: arguments, settings, and the proxy until it has drained.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use mesh_proxy::args::{Args, Command, InterceptCommand, RunArgs};
+use mesh_proxy::settings::Settings;
+use mesh_proxy::telemetry::logging::{self, LogControl};
+use mesh_proxy::{app, intercept};
+
+/// Small blocks are made and dropped for each connection on several threads; the system's allocator keeps
+/// more memory for that pattern.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit status when the arguments cannot be used, as that of the argument parser.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Run(args) => run(*args),
+        Command::Intercept { command } => report(match command {
+            InterceptCommand::Install(args) => intercept::install(&args.into()),
+            InterceptCommand::Remove => intercept::remove(),
+        }),
+    }
+}
+
+fn report(outcome: Result<(), intercept::InterceptError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let log = match LogControl::install(&args.log_level, args.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let settings = match Settings::new(args) {
+        Ok(settings) => settings,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(USAGE);
+        }
+    };
+    match serve(settings, log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(settings: Settings, log: LogControl) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .context("no runtime")?;
+    let outcome = runtime.block_on(app::run(settings, log)).context("mesh-proxy cannot serve");
+    // Workers that are still busy after a second signal are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn complain(error: &dyn std::error::Error) {
+    use std::io::Write as _;
+    // Nothing is left to say it with when this fails too.
+    drop(writeln!(std::io::stderr(), "error: {}", logging::chain(error)));
+}

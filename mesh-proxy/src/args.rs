@@ -1,0 +1,188 @@
+//! Arguments as typed. Every flag of `run` can be given as `MESH_PROXY_<FLAG>` too; a flag goes before it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// The sidecar proxy of the mesh.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-proxy", version, about, disable_help_subcommand = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends at once.
+    Run(Box<RunArgs>),
+    /// Leads the traffic of this network namespace through the proxy.
+    Intercept {
+        /// What to do about it.
+        #[command(subcommand)]
+        command: InterceptCommand,
+    },
+}
+
+/// What to do about interception.
+#[derive(Debug, Subcommand)]
+pub enum InterceptCommand {
+    /// Puts the rules in force, in place of earlier ones, as one transaction.
+    Install(InterceptArgs),
+    /// Takes the rules away; that there are none is no error.
+    Remove,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// The word of the flag.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Whose proxy this is.
+    #[arg(long, env = "MESH_PROXY_NODE_ID", value_name = "WORKLOAD.NAMESPACE")]
+    pub node_id: String,
+    /// Where the control plane serves proxies.
+    #[arg(long, env = "MESH_PROXY_CONTROL", value_name = "ADDR:PORT")]
+    pub control: SocketAddr,
+    /// Roots by which the control plane is known while there is no certificate, PEM.
+    #[arg(long, env = "MESH_PROXY_CONTROL_ROOT_CERT", value_name = "FILE")]
+    pub control_root_cert: PathBuf,
+    /// Trust domain of the mesh.
+    #[arg(long, env = "MESH_PROXY_TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// One-time join token, read whenever there is no valid certificate.
+    #[arg(long, env = "MESH_PROXY_JOIN_TOKEN_FILE", value_name = "FILE")]
+    pub join_token_file: PathBuf,
+    /// Socket for operators of this machine.
+    #[arg(long, env = "MESH_PROXY_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: PathBuf,
+    /// Port for intercepted traffic towards the workload.
+    #[arg(long, env = "MESH_PROXY_INBOUND_PORT", value_name = "PORT", default_value_t = 15006)]
+    pub inbound_port: u16,
+    /// Port for intercepted traffic from the workload.
+    #[arg(long, env = "MESH_PROXY_OUTBOUND_PORT", value_name = "PORT", default_value_t = 15001)]
+    pub outbound_port: u16,
+    /// Port for intercepted DNS queries; 0 answers none.
+    #[arg(long, env = "MESH_PROXY_DNS_PORT", value_name = "PORT", default_value_t = 15053)]
+    pub dns_port: u16,
+    /// Server for names outside of the mesh; may be given several times (in the environment: separated by
+    /// commas). Default: those of /etc/resolv.conf that are not the proxy itself.
+    #[arg(long, env = "MESH_PROXY_DNS_UPSTREAM", value_name = "ADDR:PORT", value_delimiter = ',')]
+    pub dns_upstream: Vec<SocketAddr>,
+    /// Where readiness and metrics are served (plain HTTP).
+    #[arg(long, env = "MESH_PROXY_STATUS_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:15021")]
+    pub status_listen: SocketAddr,
+    /// Mark of the proxy's own packets, by which interception lets them pass; 0 marks none.
+    #[arg(long, env = "MESH_PROXY_FWMARK", value_name = "NUMBER", default_value_t = 1337)]
+    pub fwmark: u32,
+    /// Threads that carry traffic. Default: one for each core, at most 4.
+    #[arg(long, env = "MESH_PROXY_WORKERS", value_name = "NUMBER")]
+    pub workers: Option<usize>,
+    /// Where access-log records go: a file, stdout, stderr or off.
+    #[arg(long, env = "MESH_PROXY_ACCESS_LOG", value_name = "TARGET", default_value = "stdout")]
+    pub access_log: String,
+    /// Longest time from SIGTERM to the end.
+    #[arg(long, env = "MESH_PROXY_DRAIN_DEADLINE", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub drain_deadline: Duration,
+    /// Log filter, for instance info or info,mesh_proxy=debug.
+    #[arg(long, env = "MESH_PROXY_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+    /// Form of log lines.
+    #[arg(long, env = "MESH_PROXY_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Arguments of `intercept install`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InterceptArgs {
+    /// Port that TCP from the workload is led to.
+    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    pub outbound_port: u16,
+    /// Port that TCP towards the workload is led to.
+    #[arg(long, value_name = "PORT", default_value_t = 15006)]
+    pub inbound_port: u16,
+    /// Port that DNS queries are led to; 0 leaves them alone.
+    #[arg(long, value_name = "PORT", default_value_t = 15053)]
+    pub dns_port: u16,
+    /// Mark of the proxy's own packets; 0 expects none, and then a user must be excluded.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1337)]
+    pub fwmark: u32,
+    /// Users, by number, whose packets are left alone.
+    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    pub exclude_uid: Vec<u32>,
+    /// Inbound ports that are left alone.
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub exclude_inbound_ports: Vec<u16>,
+    /// Outbound ports that are left alone.
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub exclude_outbound_ports: Vec<u16>,
+    /// Outbound destinations that are left alone.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub exclude_outbound_cidrs: Vec<IpNet>,
+}
+
+/// Why a duration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a duration such as 30s, 500ms or 2m")]
+pub struct DurationError {
+    text: String,
+}
+
+/// Parses a whole number with its unit: `ms`, `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, DurationError> {
+    let refuse = || DurationError { text: text.to_owned() };
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(refuse)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| refuse())?;
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(refuse()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(refuse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_whole_numbers_with_a_unit() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "s", "30", "1.5s", "-1s", "30 s", "99999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

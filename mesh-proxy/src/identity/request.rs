@@ -1,0 +1,199 @@
+//! One request for a certificate, from the key to the checked answer.
+//!
+//! The answer is not believed as it comes: the certificate must belong to the key, its chain must be whole,
+//! it must name this workload's namespace, and it must lead to a root that came with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use mesh_api::model::TrustBundleSet;
+use mesh_api::name::SpiffeId;
+use mesh_api::wire::identity::identity_service_client::IdentityServiceClient;
+use mesh_api::wire::identity::issue_request::Attestation;
+use mesh_api::wire::identity::{CurrentSvid, IssueRequest, IssueResponse};
+use mesh_identity::bundle::{BundleError, TrustBundle};
+use mesh_identity::csr;
+use mesh_identity::key::{KeyError, WorkloadKey};
+use mesh_identity::svid::{Svid, SvidError};
+use mesh_identity::tls::{IdentitySource, bootstrap_client_config, client_config};
+use mesh_identity::verify::{ExpectedPeer, PeerRole, VerifyError, verify_peer};
+use tokio::io::AsyncReadExt as _;
+use tonic::Code;
+
+use crate::control::channel::{self, ChannelError};
+use crate::settings::Settings;
+
+/// Largest answer, in bytes: a chain of a few kilobytes, and at most 64 roots for each trust domain.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Largest file of roots, in bytes.
+const ROOTS_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest join token, in bytes.
+const TOKEN_BYTES_MAX: u64 = 16 * 1024;
+
+/// A certificate and whom to trust.
+#[derive(Debug)]
+pub struct Granted {
+    /// The certificate with its key.
+    pub svid: Svid,
+    /// The roots.
+    pub bundle: TrustBundle,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is larger than anything that belongs there.
+    #[error("{} is too large", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no token.
+    #[error("there is no join token in {}", path.display())]
+    NoToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The roots in the file cannot be used.
+    #[error("the roots in {} cannot be used", path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: BundleError,
+    },
+    /// No key could be made.
+    #[error("no key")]
+    Key(#[from] KeyError),
+    /// The request could not be signed.
+    #[error("no request")]
+    Build(#[from] csr::BuildError),
+    /// No connection.
+    #[error("no connection")]
+    Channel(#[from] ChannelError),
+    /// The control plane refuses.
+    #[error("the control plane issues no certificate: {}", .0.message())]
+    Refused(tonic::Status),
+    /// No answer in time.
+    #[error("the control plane gives no answer in time")]
+    TimedOut,
+    /// The answer's certificate is not whole.
+    #[error("the certificate in the answer is not whole")]
+    Svid(#[from] SvidError),
+    /// The answer's roots cannot be used.
+    #[error("the roots in the answer cannot be used")]
+    Bundle(#[from] BundleError),
+    /// The answer's certificate would be refused by every peer.
+    #[error("the certificate in the answer is not valid under the roots in the answer")]
+    Invalid(#[from] VerifyError),
+    /// The certificate is somebody else's.
+    #[error("the certificate in the answer is that of {found}, which is not of {expected}")]
+    Foreign {
+        /// Whose.
+        found: SpiffeId,
+        /// Trust domain and namespace expected.
+        expected: String,
+    },
+}
+
+impl RequestError {
+    /// A word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::File { .. } | Self::TooLarge { .. } | Self::Roots { .. } => "file",
+            Self::NoToken { .. } => "no_token",
+            Self::Key(_) | Self::Build(_) => "key",
+            Self::Channel(error) => error.label(),
+            Self::Refused(status) => match status.code() {
+                Code::Unauthenticated | Code::PermissionDenied => "unauthenticated",
+                Code::InvalidArgument => "invalid_request",
+                Code::ResourceExhausted => "too_many_requests",
+                Code::Unavailable => "unavailable",
+                _ => "refused",
+            },
+            Self::TimedOut => "timeout",
+            Self::Svid(_) | Self::Bundle(_) | Self::Invalid(_) | Self::Foreign { .. } => "answer",
+        }
+    }
+}
+
+/// Asks for a certificate. Dropping the future gives the request up; a join token may have been spent.
+///
+/// # Errors
+/// Why there is none.
+pub async fn request(settings: &Settings, source: &Arc<IdentitySource>) -> Result<Granted, RequestError> {
+    let key = WorkloadKey::generate()?;
+    let csr = csr::build(&key)?;
+    let expected = ExpectedPeer::one(settings.control_identity.clone());
+    let (config, attestation) = match source.current().valid_svid(SystemTime::now()) {
+        Some(_) => {
+            let config = client_config(source, &expected, &[b"h2"]);
+            (config, Attestation::CurrentSvid(CurrentSvid {}))
+        }
+        None => {
+            let token = token(&settings.args.join_token_file).await?;
+            let roots = roots(settings).await?;
+            (bootstrap_client_config(roots, &expected, &[b"h2"]), Attestation::JoinToken(token))
+        }
+    };
+    let channel = channel::connect(settings.args.control, settings.data_path.fwmark, config).await?;
+    let request = IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation) };
+    let mut client = IdentityServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let answer = client.issue(request).await.map_err(RequestError::Refused)?;
+    check(settings, answer.into_inner(), &key)
+}
+
+fn check(settings: &Settings, answer: IssueResponse, key: &WorkloadKey) -> Result<Granted, RequestError> {
+    let anchors = answer.bundles.into_iter().map(|bundle| (bundle.trust_domain, bundle.anchors)).collect();
+    let bundle = TrustBundle::from_model(&TrustBundleSet { anchors })?;
+    let svid = Svid::new(answer.chain, key)?;
+    let id = svid.id();
+    let is_own = id.trust_domain() == settings.trust_domain.as_str()
+        && id.namespace() == Some(settings.namespace.as_str());
+    if !is_own {
+        let expected = format!("trust domain {}, namespace {}", settings.trust_domain, settings.namespace);
+        return Err(RequestError::Foreign { found: id.clone(), expected });
+    }
+    let domains = std::slice::from_ref(&settings.trust_domain);
+    // Judged at the start of its validity as our clock may see it: a clock that is behind does not make a
+    // fresh certificate a wrong one, it makes it one that is not used yet.
+    let now = SystemTime::now().clamp(svid.not_before(), svid.not_after());
+    verify_peer(svid.chain(), &bundle, domains, PeerRole::Client, now)?;
+    Ok(Granted { svid, bundle })
+}
+
+async fn token(path: &Path) -> Result<String, RequestError> {
+    let text = read(path, TOKEN_BYTES_MAX).await?;
+    match text.trim() {
+        "" => Err(RequestError::NoToken { path: path.to_owned() }),
+        token => Ok(token.to_owned()),
+    }
+}
+
+async fn roots(settings: &Settings) -> Result<TrustBundle, RequestError> {
+    let path = &settings.args.control_root_cert;
+    let text = read(path, ROOTS_BYTES_MAX).await?;
+    TrustBundle::from_pem(&settings.trust_domain, &text)
+        .map_err(|source| RequestError::Roots { path: path.clone(), source })
+}
+
+async fn read(path: &Path, bytes_max: u64) -> Result<String, RequestError> {
+    let failed = |source| RequestError::File { path: path.to_owned(), source };
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut text = String::new();
+    let bytes = file.take(bytes_max + 1).read_to_string(&mut text).await.map_err(failed)?;
+    if bytes as u64 > bytes_max {
+        return Err(RequestError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
