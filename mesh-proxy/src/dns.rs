@@ -1,0 +1,72 @@
+//! Names of the mesh, answered; everything else, passed on.
+//!
+//! Interception redirects the workload's port 53 to this resolver, on the loopback of its network. A name
+//! that the mesh knows is answered with the virtual addresses that the control plane gave it, so that the
+//! connection which follows can be told by its address; any other question is relayed, byte for byte, to
+//! the resolvers that the workload would have asked. Nothing is cached here: destinations are in [`State`]
+//! already, and caching the internet's answers is the upstream resolver's work.
+//!
+//! [`question`] reads a message, [`names`] says under which names of the mesh it may be known, [`answer`]
+//! decides and writes; these are functions of values. [`resolver`] asks the state, [`upstream`] relays,
+//! [`listener`] holds the sockets.
+//!
+//! At the edges: what cannot be read is answered `FORMERR` or dropped; while the control plane does not
+//! answer, names that look like the mesh's own fail (`SERVFAIL`) and do not leave the machine (DESIGN 11.1),
+//! and names of the world go on after a short wait. Messages, queries in flight, connections and waits are
+//! bounded.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::state::State;
+
+mod answer;
+mod listener;
+mod measure;
+mod names;
+mod question;
+mod resolver;
+mod upstream;
+
+pub use listener::Listeners;
+
+/// Where to listen, and whom to ask for names outside of the mesh.
+#[derive(Debug, Clone)]
+pub struct DnsSettings {
+    /// Address and port, for UDP and TCP alike. An unspecified address (`0.0.0.0`, `[::]`) means the
+    /// loopback address of both families: redirected packets come to these, and an answer has to leave from
+    /// the very address that the question came to, which a socket bound to all addresses does not promise.
+    pub listen: SocketAddr,
+    /// Resolvers for names outside of the mesh, in the order in which they are asked. With none, such names
+    /// fail at once.
+    pub upstreams: Vec<SocketAddr>,
+    /// Mark for the sockets to the upstream resolvers, so that interception leaves them alone.
+    pub fwmark: Option<u32>,
+}
+
+impl DnsSettings {
+    /// The addresses to listen on; those that the machine may lack come last.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        if self.listen.ip().is_unspecified() {
+            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            loopback.map(|address| SocketAddr::new(address, self.listen.port())).to_vec()
+        } else {
+            vec![self.listen]
+        }
+    }
+}
+
+/// Binds and serves until `stop` is ready. Give it the *end* of the drain: the application still needs names
+/// while it finishes. Dropping the future ends everything as well; questions under way stay unanswered, and
+/// their clients ask again.
+///
+/// # Errors
+/// When a socket cannot be bound.
+pub async fn serve(settings: DnsSettings, state: State, stop: impl Future<Output = ()>) -> io::Result<()> {
+    Listeners::bind(settings)?.serve(state, stop).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
