@@ -5,6 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use http::Method;
 use mesh_api::admin::{CaStatus, ControlStatus, ObjectSummary, RegistryDump};
+use mesh_api::model::ObjectRef;
 use mesh_api::problem::Problem;
 use serde::de::DeserializeOwned;
 
@@ -88,6 +89,21 @@ impl Mesh {
     /// When it does not answer.
     pub(crate) async fn objects(&self) -> Result<Vec<ObjectSummary>, AskError> {
         self.control("/objects").await
+    }
+
+    /// `GET /objects` of the control plane: one object, if it is in force.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn object(&self, object: &ObjectRef) -> Result<Option<ObjectSummary>, AskError> {
+        let path = format!(
+            "/objects?kind={}&namespace={}&name={}",
+            object.kind,
+            encode(object.namespace.as_str()),
+            encode(object.name.as_str())
+        );
+        let found: Vec<ObjectSummary> = self.control(&path).await?;
+        Ok(found.into_iter().next())
     }
 
     /// `GET /ps` of the supervisor.

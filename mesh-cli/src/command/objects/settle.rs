@@ -9,12 +9,16 @@ use mesh_api::problem::Severity;
 use tokio::time::Instant;
 
 use super::{kind, say_the_same};
+use crate::admin_client::AskError;
 use crate::command::Failure;
 use crate::command::mesh::Mesh;
 use crate::command::proxy_status::remarks;
 
 /// Pause between two looks.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(25);
+/// Up to this number objects are asked for one by one, so that a large mesh does not list all of its own again
+/// and again.
+const ONE_BY_ONE_MAX: usize = 8;
 /// Looks in a row that must find everything settled. One alone could fall between the moment at which an
 /// object is in force and that at which the sessions of proxies learn of it.
 const LOOKS: u32 = 2;
@@ -58,7 +62,7 @@ pub(crate) async fn wait(mesh: &Mesh, expectations: &[Expectation], bound: Durat
     let mut looks = 0;
     let mut is_confirmed = false;
     loop {
-        let objects = mesh.objects().await?;
+        let objects = objects(mesh, expectations).await?;
         let status = mesh.control_status().await?;
         if let Some(refusal) = refusal(&status) {
             return Err(Failure::new(refusal).hint(
@@ -84,6 +88,17 @@ pub(crate) async fn wait(mesh: &Mesh, expectations: &[Expectation], bound: Durat
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+async fn objects(mesh: &Mesh, expectations: &[Expectation]) -> Result<Vec<ObjectSummary>, AskError> {
+    if expectations.len() > ONE_BY_ONE_MAX {
+        return mesh.objects().await;
+    }
+    let mut found = Vec::new();
+    for expectation in expectations {
+        found.extend(mesh.object(expectation.object()).await?);
+    }
+    Ok(found)
 }
 
 fn find<'a>(objects: &'a [ObjectSummary], wanted: &ObjectRef) -> Option<&'a ObjectSummary> {
