@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 
 use crate::accept::detect::FirstBytes;
 use crate::accept::downstream::{Downstream, reset_on_drop};
-use crate::accept::peek::{self, Peeked};
 use crate::accept::listener;
+use crate::accept::peek::{self, Peeked};
 use crate::authz::Permit;
 use crate::connection::{Connection, Direction};
 use crate::forward;
-use crate::inbound;
 use crate::forward::http1::upstreams::{Pick, pick};
 use crate::forward::stream::{self, Speaker, Upstream};
+use crate::inbound;
 use crate::state::{DestinationState, Resolution};
 use crate::telemetry::{FaultDomain, Flag, TcpRecord};
 use crate::upstream::UpstreamAlpn;

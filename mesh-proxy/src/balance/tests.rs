@@ -17,7 +17,10 @@ fn endpoint(number: u8) -> Endpoint {
         address: [10, 0, 0, number].into(),
         workload: format!("server-{number}"),
         namespace: Namespace::parse("web").expect("valid"),
-        labels: BTreeMap::from([("app", "server"), ("version", version.as_str())].map(|(key, value)| (key.to_owned(), value.to_owned()))),
+        labels: BTreeMap::from(
+            [("app", "server"), ("version", version.as_str())]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        ),
         target_ports: vec![8080],
         tls: vec![PeerTls::Mutual { identity }],
         weight: 1,
@@ -177,9 +180,14 @@ fn a_target_says_whom_to_expect_and_what_to_ask_for() {
     assert_eq!(picked.target.address, "10.0.0.2:8080".parse().expect("address"));
     assert_eq!(&*picked.target.sni, "outbound_.80_.two_.server.web.svc.cluster.local");
     assert_eq!(picked.target.connect_timeout, Duration::from_millis(7));
-    assert!(matches!(&picked.target.tls, PeerTls::Mutual { identity } if identity.as_str().ends_with("/sa/server")));
+    assert!(
+        matches!(&picked.target.tls, PeerTls::Mutual { identity } if identity.as_str().ends_with("/sa/server"))
+    );
     assert_eq!(picked.labels.cluster, "outbound|80|two|server.web.svc.cluster.local");
-    assert_eq!((picked.labels.workload.version.as_str(), picked.labels.service_name.as_str()), ("v2", "server"));
+    assert_eq!(
+        (picked.labels.workload.version.as_str(), picked.labels.service_name.as_str()),
+        ("v2", "server")
+    );
     let unknown = Request { subset: Some("three"), ..request(&state, &[]) };
     assert!(balancer.pick(&unknown, &mut rng).is_none(), "a subset that does not exist has no endpoint");
     let other_port = Request { port: 81, ..request(&state, &[]) };
@@ -196,7 +204,8 @@ fn the_policy_of_a_port_overrides_that_of_the_host() {
     };
     model.port_level = vec![(80, disabled)];
     let state = state(model, 1);
-    let picked = Balancer::default().pick(&request(&state, &[]), &mut fastrand::Rng::with_seed(7)).expect("one");
+    let picked =
+        Balancer::default().pick(&request(&state, &[]), &mut fastrand::Rng::with_seed(7)).expect("one");
     assert_eq!(picked.target.tls, PeerTls::Plaintext);
     assert_eq!(picked.target.connect_timeout, Duration::from_millis(9));
 }

@@ -488,7 +488,10 @@ struct Inner {
     format: std::cell::Cell<AccessLogFormat>,
     local: RefCell<LocalWorkload>,
     log: WorkerLog,
-    #[expect(clippy::vec_box, reason = "boxes go in and out whole; without them every record would be copied")]
+    #[expect(
+        clippy::vec_box,
+        reason = "boxes go in and out whole; without them every record would be copied"
+    )]
     free_http: RefCell<Vec<Box<HttpFields>>>,
 }
 

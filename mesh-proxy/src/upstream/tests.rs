@@ -142,7 +142,8 @@ fn each_protocol_offers_its_own_names() {
             (UpstreamAlpn::Http1, b"istio-http/1.1"),
             (UpstreamAlpn::Http2, b"istio-h2"),
         ] {
-            let mut stream = upstreams.fresh(&Target { alpn, ..target(address, "server") }).await.expect("connected");
+            let mut stream =
+                upstreams.fresh(&Target { alpn, ..target(address, "server") }).await.expect("connected");
             stream.write_all(b"x").await.expect("written");
             stream.read_exact(&mut [0; 1]).await.expect("the handshake is done on both sides");
             let facts = peer.facts.borrow();

@@ -19,6 +19,8 @@ use mesh_policy::select::Subject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
+mod edges;
+mod hostile;
 mod http2;
 
 use super::*;
@@ -57,6 +59,9 @@ struct Mesh {
     mode: MtlsMode,
     protocol: Protocol,
     application: SocketAddr,
+    authority: Authority,
+    /// Identities of the client's proxy and of the server's.
+    identities: [Arc<IdentitySource>; 2],
     workers: Vec<tokio::task::JoinHandle<io::Result<()>>>,
 }
 
@@ -67,11 +72,15 @@ fn account(name: &str) -> SpiffeId {
 fn identity(authority: &Authority, name: &str) -> Arc<IdentitySource> {
     let domain = MeshSettings::default().trust_domain;
     let source = IdentitySource::new(authority.trust_bundle(), [domain]);
+    source.publish_svid(&svid(authority, name));
+    source
+}
+
+fn svid(authority: &Authority, name: &str) -> Svid {
     let key = WorkloadKey::generate().expect("key");
     let csr = mesh_identity::csr::build(&key).expect("request");
     let issued = authority.issue(&csr, &account(name), None, SystemTime::now()).expect("issued");
-    source.publish_svid(&Svid::new(issued.chain, &key).expect("svid"));
-    source
+    Svid::new(issued.chain, &key).expect("svid")
 }
 
 fn workload(
@@ -145,11 +154,12 @@ impl Mesh {
             request_head_timeout: Duration::from_secs(2),
             ..DataPathSettings::default()
         });
-        let setup = |name: &str, state: &State, inbound, outbound| WorkerSetup {
+        let identities = ["client", "server"].map(|name| identity(&authority, name));
+        let setup = |number: usize, state: &State, inbound, outbound| WorkerSetup {
             id: 0,
             state: state.clone(),
             telemetry: Telemetry::new(AccessLog::off(), Arc::clone(&denials)),
-            identity: identity(&authority, name),
+            identity: Arc::clone(&identities[number]),
             drain: draining.clone(),
             settings: Arc::clone(&settings),
             inbound,
@@ -157,9 +167,8 @@ impl Mesh {
             dialled: never,
         };
         let client_setup =
-            WorkerSetup { dialled: dialled_outbound, ..setup("client", &client, loopback(), outbound) };
-        let server_setup =
-            WorkerSetup { dialled: dialled_inbound, ..setup("server", &server, inbound, loopback()) };
+            WorkerSetup { dialled: dialled_outbound, ..setup(0, &client, loopback(), outbound) };
+        let server_setup = WorkerSetup { dialled: dialled_inbound, ..setup(1, &server, inbound, loopback()) };
         let workers = [client_setup, server_setup]
             .map(|setup| tokio::task::spawn_local(run(setup)))
             .into_iter()
@@ -174,6 +183,8 @@ impl Mesh {
             mode,
             protocol,
             application,
+            authority,
+            identities,
             workers,
         };
         mesh.publish_client("server");

@@ -372,8 +372,7 @@ impl Session<'_> {
             Framing::UntilClose if !is_old => Framing::Chunked,
             other => other,
         };
-        let stays =
-            self.request.is_keep_alive && goes != Framing::UntilClose && !self.worker.is_draining();
+        let stays = self.request.is_keep_alive && goes != Framing::UntilClose && !self.worker.is_draining();
         let keeping = match (stays, is_old) {
             (false, _) => Keeping::Close,
             (true, true) => Keeping::OldKeepAlive,
