@@ -4,8 +4,8 @@
 //! Unknown fields, wrong types and wrong case are errors, because an ignored `notPath` turns a restriction
 //! into nothing. Every problem of a document is told at once, each with the line and path of its field.
 //!
-//! A file is cut into documents before any is parsed ([`split`]), each becomes a tree that knows its lines
-//! ([`tree`]), and one module for each kind reads that tree into the model. What Istio takes and this
+//! A file is cut into documents before any is parsed (`split`), each becomes a tree that knows its lines
+//! (`tree`), and one module for each kind reads that tree into the model. What Istio takes and this
 //! version does not serve is a warning, unless ignoring it would let in or expose more than was meant; then
 //! it is refused. Size, depth, aliases and the number of problems are bounded.
 
