@@ -32,10 +32,12 @@ pub trait Count {
 impl Count for crate::telemetry::TcpRecord {
     fn received(&mut self, bytes: u64) {
         self.bytes_received += bytes;
+        self.report_if_due();
     }
 
     fn sent(&mut self, bytes: u64) {
         self.bytes_sent += bytes;
+        self.report_if_due();
     }
 }
 

@@ -178,7 +178,15 @@ impl ExchangeMetrics {
         self.with_tcp(series, |handles| handles.opened.increment(1));
     }
 
-    /// Counts a byte stream as closed, with its bytes.
+    /// Counts bytes of a byte stream that goes on.
+    pub fn carry_tcp(&self, series: &TcpSeries<'_>, received: u64, sent: u64) {
+        self.with_tcp(series, |handles| {
+            handles.received.increment(received);
+            handles.sent.increment(sent);
+        });
+    }
+
+    /// Counts a byte stream as closed, with the bytes that were not counted before.
     pub fn close_tcp(&self, series: &TcpSeries<'_>, received: u64, sent: u64) {
         self.with_tcp(series, |handles| {
             handles.closed.increment(1);

@@ -22,6 +22,9 @@ use crate::connection::{Connection, Direction};
 /// Records kept for reuse by one worker; more are freed.
 const FREE_RECORDS_MAX: usize = 256;
 
+/// Bytes of a stream between two updates of its metrics.
+const REPORT_BYTES: u64 = 1024 * 1024;
+
 /// Envoy's response flags, as far as this proxy sets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Flag {
@@ -369,6 +372,8 @@ pub struct TcpRecord {
     connection: Rc<Connection>,
     source: Option<Arc<PeerLabels>>,
     opened: bool,
+    /// Bytes from and to the downstream that metrics know of already.
+    reported: (u64, u64),
     /// Bytes from the downstream.
     pub bytes_received: u64,
     /// Bytes to the downstream.
@@ -418,6 +423,21 @@ impl TcpRecord {
         }
     }
 
+    /// Tells metrics of what has passed, once there is enough of it: a stream may live for days.
+    pub fn report_if_due(&mut self) {
+        let total = self.bytes_received + self.bytes_sent;
+        if total - (self.reported.0 + self.reported.1) >= REPORT_BYTES {
+            let (received, sent) = self.take_unreported();
+            let inner = &self.worker.inner;
+            inner.metrics.carry_tcp(&self.series(&inner.local.borrow()), received, sent);
+        }
+    }
+
+    fn take_unreported(&mut self) -> (u64, u64) {
+        let before = std::mem::replace(&mut self.reported, (self.bytes_received, self.bytes_sent));
+        (self.bytes_received - before.0, self.bytes_sent - before.1)
+    }
+
     /// Gives the record up: the connection turned out to carry HTTP.
     pub fn hand_over_to_http(mut self) {
         self.silent = true;
@@ -456,7 +476,8 @@ impl Drop for TcpRecord {
         }
         self.opened();
         let inner = Rc::clone(&self.worker.inner);
-        inner.metrics.close_tcp(&self.series(&inner.local.borrow()), self.bytes_received, self.bytes_sent);
+        let (received, sent) = self.take_unreported();
+        inner.metrics.close_tcp(&self.series(&inner.local.borrow()), received, sent);
         if self.verdict == Verdict::Denied {
             inner.shared.denials.note_tcp(&self.connection, self);
         }
@@ -587,6 +608,7 @@ impl WorkerTelemetry {
             connection: Rc::clone(connection),
             source: None,
             opened: false,
+            reported: (0, 0),
             bytes_received: 0,
             bytes_sent: 0,
             flag: Flag::None,

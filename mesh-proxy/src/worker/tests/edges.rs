@@ -292,3 +292,36 @@ fn requests_and_streams_are_counted_with_istios_names_and_labels() {
         assert_eq!(total("istio_tcp_sent_bytes_total"), 15, "{reporter}");
     }
 }
+
+#[test]
+fn bytes_of_a_stream_are_counted_while_it_lives() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        run_test(Protocol::Tcp, MtlsMode::Strict, greeting, async move |mesh| {
+            let mut stream = mesh.dial().await;
+            let (mut read, mut write) = stream.split();
+            let chunk = vec![7; 64 * 1024];
+            let (written, ()) = tokio::join!(
+                async {
+                    for _ in 0..40 {
+                        write.write_all(&chunk).await.expect("written");
+                    }
+                    40 * chunk.len()
+                },
+                async {
+                    let mut echoed = vec![0; 40 * 64 * 1024 + 11];
+                    read.read_exact(&mut echoed).await.expect("echoed");
+                }
+            );
+            let text = handle.render();
+            for reporter in ["source", "destination"] {
+                let lines = lines(&text, "istio_tcp_received_bytes_total", reporter);
+                let counted: usize =
+                    lines.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum();
+                assert!(counted > written / 2 && counted <= written, "{reporter}: {counted} of {written}");
+                assert!(lines.iter().all(|line| line.contains("response_flags=\"-\"")), "{lines:?}");
+            }
+        });
+    });
+}
