@@ -5,10 +5,12 @@
 
 mod bench;
 mod demo;
+mod deny;
 mod docs;
 mod output;
 mod process;
 mod test;
+mod tidy;
 mod tools;
 
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ enum Task {
     Test(test::TestArgs),
     /// Run the commands of the documentation, as a reader would type them.
     Docs(docs::DocsArgs),
+    /// Check rules of the workspace that the compiler does not know: layers, names, words, licences.
+    Tidy,
+    /// Check dependencies with cargo-deny, installing it when it is not there.
+    Deny,
     /// Measure the proxies against Envoy, haproxy and nginx in one run.
     Bench(bench::BenchArgs),
 }
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Docs(args) => docs::run(&args),
+        Task::Tidy => tidy::run(),
+        Task::Deny => deny::run(),
         Task::Bench(args) => bench::run(&args),
     };
     match done {

@@ -3,15 +3,14 @@
 //! Stages run in order and all of them run, so that one report names every failure. A stage that lacks
 //! something fails and says what to install; none is skipped.
 
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::output;
 use crate::process::{Profile, build, cargo, run as run_command};
-use crate::tools;
+use crate::{tidy, tools};
 
 /// Options of the tests.
 #[derive(Debug, Args)]
@@ -25,9 +24,9 @@ pub(crate) struct TestArgs {
 type Stage = (&'static str, fn() -> Result<()>);
 
 const STAGES: &[Stage] = &[
+    ("layers, names, words, licences", tidy::run),
     ("unit, property and command-line tests", unprivileged),
     ("end-to-end in network namespaces, and interoperability with stock programs", privileged),
-    ("licences, bans and sources of dependencies", dependencies),
 ];
 
 /// Runs the tests.
@@ -69,45 +68,4 @@ fn privileged() -> Result<()> {
     // Each of them is a mesh of its own; two at a time keep two cores busy without starving each other.
     tests.arg("--test-threads=2").env("MESH_BIN_DIR", binaries);
     run_command(&mut tests)
-}
-
-/// The release of cargo-deny that `deny.toml` is written for.
-const CARGO_DENY: &str = "0.20.2";
-
-fn dependencies() -> Result<()> {
-    if tools::find("cargo-deny").is_none() && !in_cargo_home("cargo-deny") {
-        output::note(&format!("installing cargo-deny {CARGO_DENY}"));
-        run_command(&mut cargo(&["install", "--quiet", "--locked", "cargo-deny", "--version", CARGO_DENY]))
-            .context("cargo-deny is missing; install it with `cargo install --locked cargo-deny`")?;
-    }
-    // Advisories need a database from the network; where it can be had, `cargo deny check advisories` reads it.
-    run_command(&mut cargo(&[
-        "deny",
-        "--all-features",
-        "check",
-        "--hide-inclusion-graph",
-        "bans",
-        "licenses",
-        "sources",
-    ]))?;
-    no_second_provider()
-}
-
-fn in_cargo_home(program: &str) -> bool {
-    let home = std::env::var_os("CARGO_HOME").map_or_else(
-        || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")).unwrap_or_default(),
-        Into::into,
-    );
-    home.join("bin").join(program).is_file()
-}
-
-/// There is one crypto provider: nothing that is linked may depend on ring.
-fn no_second_provider() -> Result<()> {
-    let mut tree = cargo(&["tree", "--workspace", "--all-features", "--edges", "normal", "--invert", "ring"]);
-    let found = tree.output().context("cargo tree")?;
-    let text = String::from_utf8_lossy(&found.stdout);
-    if found.status.success() && !text.trim().is_empty() {
-        bail!("ring is linked:\n{text}");
-    }
-    Ok(())
 }

@@ -103,7 +103,7 @@ impl Control {
     fn service_address(&self) -> Result<IpAddr> {
         let registry = ask(&self.socket, "GET", "/registry", None)?;
         let services = registry["services"].as_array().context("the registry lists no services")?;
-        let service = services.iter().find(|service| service["meta"]["name"] == "server");
+        let service = services.iter().find(|service| service["meta"]["object"]["name"] == "server");
         let addresses = service.and_then(|service| service["addresses"].as_array()).into_iter().flatten();
         let mut v4 = addresses.filter_map(|address| address.as_str()?.parse().ok()).filter(IpAddr::is_ipv4);
         v4.next().context("the service has no address")
