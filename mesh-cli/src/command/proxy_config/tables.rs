@@ -48,13 +48,16 @@ pub(super) fn listeners(listeners: &[ListenerStatus], detail: Detail) {
             Detail::Brief => place.into_iter().chain([listener.kind.clone()]).collect(),
         }
     };
-    let mut rows: Vec<Vec<String>> = listeners.iter().map(row).collect();
+    // A destination that is known by name and by address is one listener all the same.
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for row in listeners.iter().map(row) {
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
     match detail {
         Detail::Full => output::table(&["ADDRESSES", "PORT", "MATCH", "DESTINATION"], &rows),
-        Detail::Brief => {
-            rows.dedup();
-            output::table(&["ADDRESSES", "PORT", "TYPE"], &rows);
-        }
+        Detail::Brief => output::table(&["ADDRESSES", "PORT", "TYPE"], &rows),
     }
 }
 

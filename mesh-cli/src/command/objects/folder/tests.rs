@@ -9,7 +9,7 @@ use super::*;
 
 fn policy(name: &str, action: &str) -> String {
     format!(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: {name}\n  namespace: web\nspec:\n  action: {action}\n"
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: {name}\n  namespace: web\nspec:\n  action: {action}\n  rules: [{{}}]\n"
     )
 }
 
@@ -125,7 +125,7 @@ fn a_json_file_stays_json() {
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
         "metadata": {"name": "a", "namespace": "web"},
-        "spec": {"action": "DENY"},
+        "spec": {"action": "DENY", "rules": [{}]},
     });
     let folder = with(&[("a.json", &json.to_string())]);
     assert_eq!(put(&folder, "a", &policy("a", "ALLOW")), Change::Configured);
