@@ -53,9 +53,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &DownArgs) -> Outcome {
 pub(crate) fn take_down(mesh: &Mesh, keep: Keep) -> Result<(), Failure> {
     block_on(async { Ok(end(&mesh.directory, mesh.state.supervisor).await?) })?;
     // Nobody may start a mesh here while its predecessor's files are removed.
-    let _lock = File::open(mesh.directory.path()).ok().and_then(|folder| {
-        nix::fcntl::Flock::lock(folder, nix::fcntl::FlockArg::LockExclusive).ok()
-    });
+    let _lock = File::open(mesh.directory.path())
+        .ok()
+        .and_then(|folder| nix::fcntl::Flock::lock(folder, nix::fcntl::FlockArg::LockExclusive).ok());
     mesh.directory.remove(keep)?;
     Ok(())
 }

@@ -7,8 +7,10 @@ use crate::local::attached;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ends with the status of the program; 125 when it could not be confined, 126 when it \
-                        may not be executed, 127 when there is none of that name.")]
+#[command(
+    after_help = "Ends with the status of the program; 125 when it could not be confined, 126 when it \
+                        may not be executed, 127 when there is none of that name."
+)]
 pub(crate) struct ExecArgs {
     /// In which workload
     #[arg(value_name = "WORKLOAD[.NAMESPACE]")]

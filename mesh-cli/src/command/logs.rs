@@ -149,7 +149,9 @@ fn wanted(global: &GlobalArgs, mesh: &Mesh, args: &LogsArgs) -> Result<Vec<(Stri
     }
     if args.workloads.is_empty() {
         ids = target::workloads(mesh)?;
-        ids.retain(|id| namespace.is_none_or(|space| id.rsplit_once('.').is_some_and(|(_, own)| own == space)));
+        ids.retain(|id| {
+            namespace.is_none_or(|space| id.rsplit_once('.').is_some_and(|(_, own)| own == space))
+        });
     }
     Ok(ids.into_iter().map(|id| (id.clone(), format!("{id}.{kind}"))).collect())
 }

@@ -114,8 +114,7 @@ fn own(status: &MeshStatus, numbers: &BTreeMap<i32, i32>, supervisor: i32) -> [R
         proxy_pid: None,
         command: String::new(),
     };
-    let running =
-        ProcessStatus { phase: crate::local::client::Phase::Running, ..ProcessStatus::default() };
+    let running = ProcessStatus { phase: crate::local::client::Phase::Running, ..ProcessStatus::default() };
     [
         blank("mesh-control", &status.control, outer(&status.control, numbers)),
         blank("supervisor", &running, Some(supervisor)),
@@ -123,7 +122,8 @@ fn own(status: &MeshStatus, numbers: &BTreeMap<i32, i32>, supervisor: i32) -> [R
 }
 
 fn print(rows: &[Row], status: &MeshStatus) {
-    let header = ["NAME", "NAMESPACE", "ADDRESS", "STATUS", "PROXY", "RESTARTS", "PID", "PROXY PID", "COMMAND"];
+    let header =
+        ["NAME", "NAMESPACE", "ADDRESS", "STATUS", "PROXY", "RESTARTS", "PID", "PROXY PID", "COMMAND"];
     let dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     let said = |state: &str, message: &str| {
         if message.is_empty() { state.to_owned() } else { format!("{state} ({})", shortened(message)) }

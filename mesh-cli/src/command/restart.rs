@@ -61,7 +61,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &RestartArgs) -> Outcome {
             match now.phase {
                 Phase::Failed => return Err(Failure::new(now.message).hint("`meshctl logs` may say more.")),
                 Phase::Running | Phase::Completed if Some(now.restarts) > before => return Ok(()),
-                Phase::Running | Phase::Completed | Phase::Pending | Phase::Starting | Phase::Waiting
+                Phase::Running
+                | Phase::Completed
+                | Phase::Pending
+                | Phase::Starting
+                | Phase::Waiting
                 | Phase::Stopped => {}
             }
             if begun.elapsed() > DEADLINE {

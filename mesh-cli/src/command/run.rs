@@ -92,9 +92,9 @@ fn request(global: &GlobalArgs, args: RunArgs, mode: RunMode) -> Result<RunReque
         (None, None) => ("default".to_owned(), args.service_account.clone()),
     };
     let directory = std::env::current_dir()?;
-    let directory = directory.to_str().ok_or_else(|| {
-        Failure::new("the name of the working directory is not UTF-8").status(EXIT_USAGE)
-    })?;
+    let directory = directory
+        .to_str()
+        .ok_or_else(|| Failure::new("the name of the working directory is not UTF-8").status(EXIT_USAGE))?;
     let mut environment = inherited_environment();
     environment.extend(args.environment);
     Ok(RunRequest {

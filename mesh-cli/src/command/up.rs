@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use crate::args::GlobalArgs;
 use crate::command::down::take_down;
-use crate::command::logs::{print_new, streams};
+use crate::command::logs::{Stream, print_new, streams};
 use crate::command::mesh::Mesh;
 use crate::command::{EXIT_DATA, Failure, Outcome, block_on};
 use crate::local::client::{MeshStatus, Phase, ProcessStatus};
+use crate::local::ending;
 use crate::local::mesh_file::{self, MeshFile, MeshFileError};
 use crate::local::plan::{Plan, Surroundings, resolve};
 use crate::local::privilege::Privilege;
@@ -71,8 +72,12 @@ pub(crate) fn run(global: &GlobalArgs, args: &UpArgs) -> Outcome {
             report(&mesh, &status, begun)
         });
     }
-    let end = block_on(foreground(&mesh, begun + timeout, begun));
+    let mut streams = app_streams(&mesh)?;
+    let end = block_on(foreground(&mesh, &mut streams, begun + timeout, begun));
     output::note("the mesh goes down");
+    block_on(async { Ok(ending::end(&mesh.directory, mesh.state.supervisor).await?) })?;
+    // What was written last, also about the end, before the logs go.
+    while print_new(&mut streams)? {}
     take_down(&mesh, Keep::Nothing)?;
     end.map(|()| ExitCode::SUCCESS)
 }
@@ -115,7 +120,9 @@ fn as_typed(error: MeshFileError, file: &Path) -> MeshFileError {
             file.clone_into(&mut place.path);
             MeshFileError::Invalid { place, message }
         }
-        other @ (MeshFileError::Absent { .. } | MeshFileError::Read { .. } | MeshFileError::TooLarge { .. }) => other,
+        other @ (MeshFileError::Absent { .. }
+        | MeshFileError::Read { .. }
+        | MeshFileError::TooLarge { .. }) => other,
     }
 }
 
@@ -145,7 +152,8 @@ fn found(directory: &StateDirectory, mut plan: Plan) -> Result<Mesh, Failure> {
         std::fs::create_dir_all(&plan.config)?;
     }
     state::write_json(&directory.plan(), &plan)?;
-    let launcher = program::this_program().ok_or_else(|| Failure::new("cannot find the file of this program"))?;
+    let launcher =
+        program::this_program().ok_or_else(|| Failure::new("cannot find the file of this program"))?;
     let done = Command::new(launcher)
         .arg("local-supervisor")
         .arg(directory.path())
@@ -163,22 +171,31 @@ fn found(directory: &StateDirectory, mut plan: Plan) -> Result<Mesh, Failure> {
     Ok(Mesh { directory: directory.clone(), state })
 }
 
-/// Follows the logs until Ctrl-C, or until the mesh ends by itself.
-async fn foreground(mesh: &Mesh, deadline: Instant, begun: Instant) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+/// The logs of the applications, and of what starts them.
+fn app_streams(mesh: &Mesh) -> Result<Vec<Stream>, Failure> {
     let plan = state::read_plan(&mesh.directory)?;
     let mut logs: Vec<(String, String)> =
         plan.workloads.iter().map(|workload| (workload.id(), format!("{}.app", workload.id()))).collect();
     logs.push(("mesh".to_owned(), "supervisor".to_owned()));
-    let mut streams = streams(&mesh.directory, &logs);
+    Ok(streams(&mesh.directory, &logs))
+}
+
+/// Follows the logs until Ctrl-C, or until the mesh ends by itself.
+async fn foreground(
+    mesh: &Mesh,
+    streams: &mut [Stream],
+    deadline: Instant,
+    begun: Instant,
+) -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let follow = async {
         while mesh.state.supervisor.is_alive() {
-            print_new(&mut streams)?;
+            print_new(streams)?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        print_new(&mut streams)?;
+        print_new(streams)?;
         Err::<(), Failure>(Failure::new("the mesh has ended"))
     };
     let watch = async {
@@ -266,11 +283,15 @@ async fn until_ready(mesh: &Mesh, deadline: Instant) -> Result<MeshStatus, Failu
             if !is_settled {
                 settled_since = None;
             }
-            if (is_settled && now - since >= SETTLED_FOR) || (has_failed && is_hopeless(&status)) || now >= deadline {
+            if (is_settled && now - since >= SETTLED_FOR)
+                || (has_failed && is_hopeless(&status))
+                || now >= deadline
+            {
                 return Ok(status);
             }
         } else if now >= deadline {
-            return Err(Failure::new("the supervisor does not answer").hint("`meshctl logs --supervisor` may say why."));
+            return Err(Failure::new("the supervisor does not answer")
+                .hint("`meshctl logs --supervisor` may say why."));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -303,7 +324,9 @@ fn report(mesh: &Mesh, status: &MeshStatus, begun: Instant) -> Outcome {
         text.push_str(&format!("\n  {}: {why}", trouble.subject));
         text.push_str(&last_lines(&mesh.directory, &trouble.log));
     }
-    Err(Failure::new(text).hint("What is ready goes on running. `meshctl ps` and `meshctl logs` show it, `meshctl down` ends it."))
+    Err(Failure::new(text).hint(
+        "What is ready goes on running. `meshctl ps` and `meshctl logs` show it, `meshctl down` ends it.",
+    ))
 }
 
 fn last_lines(directory: &StateDirectory, log: &str) -> String {

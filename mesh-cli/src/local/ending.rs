@@ -54,7 +54,8 @@ pub(crate) async fn end(directory: &StateDirectory, supervisor: HostProcess) -> 
 
 async fn asked(directory: &StateDirectory) -> bool {
     let Ok(connection) = Connection::open(&directory.supervisor_socket()).await else { return false };
-    let answer = connection.waiting(Duration::from_secs(2)).ask(Method::POST, "/stop", Bytes::from("null")).await;
+    let answer =
+        connection.waiting(Duration::from_secs(2)).ask(Method::POST, "/stop", Bytes::from("null")).await;
     answer.is_ok_and(|answer| answer.status.is_success())
 }
 

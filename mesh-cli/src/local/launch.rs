@@ -151,10 +151,13 @@ fn explained(error: io::Error, command: &Command) -> io::Error {
     }
     let closed: Vec<String> = folders
         .iter()
-        .filter(|folder| folder.metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied))
+        .filter(|folder| {
+            folder.metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        })
         .map(|folder| folder.display().to_string())
         .collect();
-    let text = format!("it is in no folder of PATH that this user may enter (closed are {})", closed.join(", "));
+    let text =
+        format!("it is in no folder of PATH that this user may enter (closed are {})", closed.join(", "));
     io::Error::new(io::ErrorKind::NotFound, text)
 }
 

@@ -175,7 +175,6 @@ impl PrivilegeError {
         };
         Self { reason }
     }
-
 }
 
 fn sudo_caller() -> Option<String> {

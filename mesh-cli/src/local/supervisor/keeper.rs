@@ -59,7 +59,7 @@ pub(crate) enum Refusal {
     GiveUp,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Order {
     Restart,
     Stop,
