@@ -122,14 +122,17 @@ impl World {
 
     /// Lets everything that is under way arrive.
     fn settle(&mut self) {
+        let is_at_rest = |world: &Self| {
+            world.to_server.is_empty() && world.to_client.is_empty() && !world.client.has_due()
+        };
         for _ in 0..1_000 {
-            if self.to_server.is_empty() && self.to_client.is_empty() && !self.client.has_due() {
+            if is_at_rest(self) {
                 return;
             }
             self.step(&Step::ToServer);
             self.step(&Step::ToClient);
         }
-        panic!("the two never come to rest");
+        assert!(is_at_rest(self), "the two never come to rest");
     }
 }
 
@@ -156,8 +159,7 @@ proptest! {
             world.step(step);
         }
         world.settle();
-        for index in 0..NAMES.len() {
-            let name = NAMES[index];
+        for (index, name) in NAMES.into_iter().enumerate() {
             if !world.wanted.contains(&index) {
                 prop_assert_eq!(world.has.get(name), None, "{} was let go", name);
                 continue;
