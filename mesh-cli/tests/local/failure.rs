@@ -1,6 +1,7 @@
 //! What is killed comes back, what cannot work says why, and what is broken is cleaned up.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use crate::mesh::{Mesh, User, eventually, is_alive, signal};
 
@@ -105,4 +106,24 @@ fn a_broken_file_is_told_with_its_line_before_anything_starts() {
     }
     let absent = mesh.ask(&["up", "-f", "elsewhere.yaml"]);
     assert!(absent.status == Some(1) && absent.err.contains("there is no elsewhere.yaml"), "{absent:?}");
+}
+
+#[test]
+#[ignore = "needs network namespaces; run by cargo xtask test"]
+fn a_proxy_that_slept_past_its_certificate_gets_another_token() {
+    let text = "workloadTtl: 6s\n\
+                workloads:\n\
+                - {name: caller, command: [sleep, infinity]}\n\
+                - {name: catalog, command: [shop, catalog], ports: [{port: 8080, name: http}]}\n";
+    let mesh = Mesh::of(text, User::Root);
+    mesh.must(&["up", "-d"]);
+    let proxy = mesh.number("caller", "proxy_pid");
+    signal("STOP", proxy);
+    let asleep = Instant::now();
+    // Its certificate and its used token are worth nothing then, as after a machine was suspended.
+    eventually("the certificate has expired", || asleep.elapsed() > Duration::from_secs(8));
+    signal("CONT", proxy);
+    let url = "http://catalog:8080/api/products";
+    eventually("calls work again", || mesh.call("caller", &["GET", url]).out.starts_with("200"));
+    assert_eq!(mesh.number("caller", "proxy_pid"), proxy, "without a restart");
 }
