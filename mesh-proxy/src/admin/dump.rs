@@ -141,7 +141,9 @@ pub fn listeners(settings: &Settings, state: &ProxyState) -> Vec<ListenerStatus>
         destination: "Inline Route: /healthz/ready*, /stats/prometheus*".to_owned(),
         kind: "HTTP".to_owned(),
     });
-    list.dedup();
+    // A destination that is known by its name and by its address is one listener match.
+    let mut seen = std::collections::HashSet::new();
+    list.retain(|line| seen.insert((line.port, line.matches.clone(), line.destination.clone())));
     list
 }
 

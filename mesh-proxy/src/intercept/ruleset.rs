@@ -51,19 +51,19 @@ fn output(settings: &Settings) -> Vec<String> {
     }
     rules.push("oifname \"lo\" return comment \"to itself\"".to_owned());
     rules.push("fib daddr type local return comment \"to itself\"".to_owned());
-    let networks: [(&str, fn(&IpAddr) -> bool); 2] = [("ip", IpAddr::is_ipv4), ("ip6", IpAddr::is_ipv6)];
-    for (family, is_wanted) in networks {
-        if let Some(excluded) =
-            set(&settings.excluded(is_wanted).iter().map(IpNet::to_string).collect::<Vec<_>>())
-        {
-            rules.push(format!("{family} daddr {excluded} return"));
-        }
-    }
+    rules.extend(excluded("ip", settings, IpAddr::is_ipv4));
+    rules.extend(excluded("ip6", settings, IpAddr::is_ipv6));
     if let Some(ports) = set(&settings.exclude_outbound_ports) {
         rules.push(format!("tcp dport {ports} return"));
     }
     rules.push(format!("meta l4proto tcp redirect to :{}", settings.outbound_port));
     rules
+}
+
+/// Leaves alone what goes to the excluded destinations of one family.
+fn excluded(family: &str, settings: &Settings, is_wanted: fn(&IpAddr) -> bool) -> Option<String> {
+    let networks: Vec<String> = settings.excluded(is_wanted).iter().map(IpNet::to_string).collect();
+    set(&networks).map(|networks| format!("{family} daddr {networks} return"))
 }
 
 fn prerouting(settings: &Settings) -> Vec<String> {
