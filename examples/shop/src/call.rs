@@ -79,7 +79,11 @@ struct Outcome {
 async fn once(args: &CallArgs) -> Result<Outcome> {
     match args.method.as_str() {
         "GRPC" => {
-            let id = if args.body.is_empty() { 1 } else { args.body.parse().context("--body is not a product id")? };
+            let id = if args.body.is_empty() {
+                1
+            } else {
+                args.body.parse().context("--body is not a product id")?
+            };
             Ok(match catalog::get_over_grpc(&args.target, id).await? {
                 Ok(name) => Outcome { status: "grpc-ok".into(), text: name, is_success: true },
                 Err(status) => Outcome {

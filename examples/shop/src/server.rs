@@ -34,7 +34,8 @@ where
     F: Fn(Method, String, Bytes) -> A + Clone + 'static,
     A: Future<Output = Answer> + 'static,
 {
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("{name}: cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("{name}: cannot listen on {listen}"))?;
     say(&format!("{name}: serving on {listen}"));
     tokio::task::LocalSet::new()
         .run_until(async move {

@@ -22,7 +22,8 @@ type Entries = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Serves the store.
 pub(crate) async fn serve(listen: SocketAddr) -> Result<()> {
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("store: cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("store: cannot listen on {listen}"))?;
     say(&format!("store: serving on {listen}"));
     let entries = Entries::default();
     loop {
