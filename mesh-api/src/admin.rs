@@ -71,7 +71,7 @@ pub struct ClusterStatus {
     pub port: u16,
     /// Subset, `-` for none.
     pub subset: String,
-    /// `inbound` or `outbound`.
+    /// `inbound` or `outbound`; empty for the two clusters of unknown destinations, as istioctl has it.
     pub direction: String,
     /// `EDS`, `ORIGINAL_DST`, `STRICT_DNS`.
     pub kind: String,

@@ -249,7 +249,7 @@ fn fixed(name: &str, kind: &str) -> ClusterStatus {
         service_fqdn: name.to_owned(),
         port: 0,
         subset: "-".to_owned(),
-        direction: "outbound".to_owned(),
+        direction: String::new(),
         kind: kind.to_owned(),
         destination_rule: String::new(),
         name: name.to_owned(),
