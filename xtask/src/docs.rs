@@ -1,8 +1,9 @@
 //! `cargo xtask docs`: the commands of the documentation, run as a reader would type them.
 //!
 //! Every fenced block marked `sh` in README.md and under docs/ is run by bash, block by block in one
-//! session per file, stopping at the first command that fails. Two commands are not run as written: the
-//! demo (it would wait for Enter: `--once` is added) and the tests (whoever runs the docs runs them beside).
+//! session per file, stopping at the first command that fails. A line that begins with `! ` must fail. Two
+//! commands are not run as written: the demo (it would wait for Enter: `--once` is added) and the tests
+//! (whoever runs the docs runs them beside).
 
 use std::fs;
 use std::io::Write as _;
@@ -30,6 +31,7 @@ pub(crate) struct DocsArgs {
 /// When a command fails; the message names file and line.
 pub(crate) fn run(args: &DocsArgs) -> Result<()> {
     tools::ensure(&tools::NETWORK)?;
+    tools::ensure(&tools::STOCK)?;
     let binaries = build(&["mesh-cli", "mesh-control", "mesh-proxy", "shop"], Profile::Dev)?;
     for file in files()? {
         let name = file.strip_prefix(workspace()).unwrap_or(&file).display().to_string();
@@ -65,28 +67,49 @@ fn files() -> Result<Vec<PathBuf>> {
 fn script_of(name: &str, text: &str) -> String {
     let mut script = String::new();
     let mut is_inside = false;
+    let mut document_end: Option<String> = None;
     for (index, line) in text.lines().enumerate() {
+        if let Some(end) = &document_end {
+            // Lines of a here-document are text, whatever they look like.
+            script.push_str(&format!("{line}\n"));
+            if line == end {
+                document_end = None;
+            }
+            continue;
+        }
         match line.trim_end() {
             "```sh" => is_inside = true,
             "```" => is_inside = false,
             _ if !is_inside => {}
-            "cargo xtask test" => {}
-            "cargo xtask demo" => script.push_str("cargo xtask demo --once\n"),
-            command if command.trim().is_empty() || command.trim_start().starts_with('#') => {
-                script.push_str(command);
-                script.push('\n');
-            }
+            "" | "cargo xtask test" => {}
             command => {
+                document_end = here_document(command);
                 let is_start = !script.trim_end().ends_with('\\');
                 if is_start {
                     script.push_str(&format!("echo '   {name}:{}' >&2\n", index + 1));
                 }
-                script.push_str(command);
+                script.push_str(&as_run(command));
                 script.push('\n');
             }
         }
     }
     script
+}
+
+/// The line that ends the here-document which a command begins.
+fn here_document(command: &str) -> Option<String> {
+    let word = command.split_once("<<")?.1.split_whitespace().next()?;
+    Some(word.trim_matches(['\'', '"']).to_owned())
+}
+
+/// A command as it is run.
+fn as_run(command: &str) -> String {
+    match command.strip_prefix("! ") {
+        // `set -e` does not look at what `!` makes of a status, so it is asked for.
+        Some(refused) => format!("if {refused}; then echo 'this should have failed' >&2; exit 1; fi"),
+        None if command == "cargo xtask demo" => "cargo xtask demo --once".to_owned(),
+        None => command.to_owned(),
+    }
 }
 
 fn run_script(name: &str, script: &str, binaries: &Path) -> Result<()> {
@@ -95,6 +118,8 @@ fn run_script(name: &str, script: &str, binaries: &Path) -> Result<()> {
     bash.env("PATH", format!("{}:{path}", binaries.display())).stdin(Stdio::piped());
     let mut child = bash.spawn().context("cannot run bash")?;
     let mut input = child.stdin.take().context("bash has no input")?;
+    // A mesh that a failed command left up would be in the way of the next run.
+    input.write_all(b"trap 'meshctl down >/dev/null 2>&1 || true' EXIT\n")?;
     input.write_all(script.as_bytes())?;
     drop(input);
     let status = child.wait()?;
@@ -109,7 +134,22 @@ mod tests {
     #[test]
     fn only_sh_blocks_are_run_and_the_demo_does_not_wait() {
         let text = "a\n```sh\ncargo xtask demo\nls\n```\n```yaml\nrm: x\n```\n";
-        assert_eq!(script_of("R", text), "cargo xtask demo --once\necho '   R:4' >&2\nls\n");
+        assert_eq!(
+            script_of("R", text),
+            "echo '   R:3' >&2\ncargo xtask demo --once\necho '   R:4' >&2\nls\n"
+        );
+    }
+
+    #[test]
+    fn a_here_document_is_left_alone() {
+        let text = "```sh\ncat > x <<'END'\n\n! a\n```\nEND\n```\n";
+        assert_eq!(script_of("R", text), "echo '   R:2' >&2\ncat > x <<'END'\n\n! a\n```\nEND\n");
+    }
+
+    #[test]
+    fn what_should_fail_may_not_succeed() {
+        let script = script_of("R", "```sh\n! false\n```\n");
+        assert!(script.contains("if false; then"), "{script}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `cargo xtask tidy`: rules about the workspace that the compiler does not know.
 //!
 //! Which crate may depend on which, that every crate inherits the lints, how files may be called, which words
-//! do not belong, and what may be linked. Everything is found in one go, so that one run names all there is.
+//! do not belong, what may be linked, and that the invariants of ARCHITECTURE.md have their tests. Everything is found in one go, so that one run names all there is.
 
+mod invariants;
 mod layering;
 mod licences;
 mod metadata;
@@ -24,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
     breaches.extend(licences::check(&metadata)?);
     breaches.extend(names::check(&files));
     breaches.extend(words::check(&files)?);
+    breaches.extend(invariants::check(&files)?);
     for breach in &breaches {
         output::note(&format!("   {breach}"));
     }

@@ -19,7 +19,7 @@ pub(crate) const ALL: &[Step] = &[
     ("wire", "Between members the wire carries only TLS.", wire),
     ("strict", "STRICT shuts the stranger out; members notice nothing.", strict),
     ("default-deny", "Then nobody may call anything, and only what is allowed comes back.", default_deny),
-    ("edit", "A policy edit takes effect at once, under load, and nothing restarts.", edit),
+    ("edit", "A policy edit takes effect at once, and nothing restarts.", edit),
     ("rotate", "Certificates rotate under load without an error.", rotate),
     ("who", "Who was denied, and by which rule.", who),
 ];
