@@ -31,7 +31,7 @@ pub(crate) struct DocsArgs {
 /// When a command fails; the message names file and line.
 pub(crate) fn run(args: &DocsArgs) -> Result<()> {
     tools::ensure(&tools::NETWORK)?;
-    tools::ensure(&tools::STOCK)?;
+    tools::ensure(&tools::DOCUMENTATION)?;
     let binaries = build(&["mesh-cli", "mesh-control", "mesh-proxy", "shop"], Profile::Dev)?;
     for file in files()? {
         let name = file.strip_prefix(workspace()).unwrap_or(&file).display().to_string();

@@ -20,15 +20,22 @@ pub(crate) struct Tool {
 pub(crate) const NETWORK: [Tool; 2] =
     [Tool { program: "ip", package: "iproute2" }, Tool { program: "nft", package: "nftables" }];
 
-/// Stock clients and servers that the interoperability tests use.
-pub(crate) const STOCK: [Tool; 6] = [
+/// Stock clients and servers that the tests of interoperability and of hostile peers use.
+pub(crate) const STOCK: [Tool; 9] = [
     Tool { program: "curl", package: "curl" },
     Tool { program: "nghttp", package: "nghttp2-client" },
     Tool { program: "h2load", package: "nghttp2-client" },
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "redis-server", package: "redis-server" },
+    Tool { program: "redis-cli", package: "redis-tools" },
     Tool { program: "python3", package: "python3" },
+    Tool { program: "tcpdump", package: "tcpdump" },
+    Tool { program: "go", package: "golang-go" },
 ];
+
+/// What the documentation's commands use.
+pub(crate) const DOCUMENTATION: [Tool; 2] =
+    [Tool { program: "curl", package: "curl" }, Tool { program: "python3", package: "python3" }];
 
 /// Peers and load generators of the benchmark.
 pub(crate) const PEERS: [Tool; 8] = [
