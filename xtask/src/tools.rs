@@ -21,7 +21,7 @@ pub(crate) const NETWORK: [Tool; 2] =
     [Tool { program: "ip", package: "iproute2" }, Tool { program: "nft", package: "nftables" }];
 
 /// Stock clients and servers that the tests of interoperability and of hostile peers use.
-pub(crate) const STOCK: [Tool; 9] = [
+pub(crate) const STOCK: [Tool; 16] = [
     Tool { program: "curl", package: "curl" },
     Tool { program: "nghttp", package: "nghttp2-client" },
     Tool { program: "h2load", package: "nghttp2-client" },
@@ -31,7 +31,18 @@ pub(crate) const STOCK: [Tool; 9] = [
     Tool { program: "python3", package: "python3" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "go", package: "golang-go" },
+    Tool { program: "nghttpd", package: "nghttp2-server" },
+    Tool { program: "mariadbd", package: "mariadb-server-core" },
+    Tool { program: "mariadb", package: "mariadb-client-core" },
+    Tool { program: "openssl", package: "openssl" },
+    Tool { program: "nsenter", package: "util-linux" },
+    Tool { program: GRPC_OF_PYTHON, package: "python3-grpcio" },
+    Tool { program: WEBSOCKETS_OF_PYTHON, package: "python3-websockets" },
 ];
+
+/// Modules of the system's Python, which `/usr/bin/python3` finds there.
+const GRPC_OF_PYTHON: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
+const WEBSOCKETS_OF_PYTHON: &str = "/usr/lib/python3/dist-packages/websockets/__init__.py";
 
 /// What the documentation's commands use.
 pub(crate) const DOCUMENTATION: [Tool; 2] =

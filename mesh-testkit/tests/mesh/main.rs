@@ -1,0 +1,10 @@
+//! The product as a user has it: real programs in a real mesh on this machine.
+
+mod chaos;
+mod configuration;
+mod layout;
+mod peer_authentication;
+mod policy;
+mod real_applications;
+mod traffic;
+mod wire;
