@@ -1,6 +1,6 @@
 //! Folders of YAML: what stands in them, and the last good version of each object.
 //!
-//! [`scan`] looks at the disk, [`document`] reads text, [`file`] and [`folder`] decide what is in force
+//! [`scan`] looks at the disk, [`document`] reads text, [`mod@file`] and [`folder`] decide what is in force
 //! (pure), [`last_good`] keeps that over a kill, [`watch`] says when to look again. [`Directories`] puts
 //! them together: [`Directories::look`] is one look at all folders, blocking, and answers what is in force
 //! if anything has changed.
