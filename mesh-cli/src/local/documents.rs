@@ -62,7 +62,16 @@ pub(crate) fn joining(workload: &Workload, plan: &Plan, implied: Option<&Service
 
 /// A workload of the plan.
 pub(crate) fn workload(workload: &Workload) -> String {
-    render(&[entry(workload)])
+    weighted(workload, None)
+}
+
+/// A workload of the plan with its share of traffic, when one is stated; 0 is none.
+pub(crate) fn weighted(workload: &Workload, weight: Option<u32>) -> String {
+    let mut entry = entry(workload);
+    if let Some(weight) = weight {
+        entry["spec"]["weight"] = json!(weight);
+    }
+    render(&[entry])
 }
 
 fn namespace(name: &Namespace) -> Value {

@@ -15,6 +15,7 @@ mod board;
 mod context;
 mod control_plane;
 mod founding;
+mod handover;
 mod keeper;
 mod logs;
 mod network;

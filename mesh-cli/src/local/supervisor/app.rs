@@ -43,7 +43,15 @@ impl Charge for App {
         launch(context, &context.directory.app_spec(&id), &context.directory.log(&format!("{id}.app"))).await
     }
 
+    async fn before_restart(&self) {
+        self.0.handover.hand_over(&self.0.context, &self.0.workload).await;
+    }
+
     async fn attend(&self) {
+        let site = &self.0;
+        site.handover
+            .take_back(&site.context, &site.workload, site.context.board.pid_of_app(&site.workload.id()))
+            .await;
         // What runs is ready as far as anybody can tell who does not know what it is.
         self.0.context.board.update(&self.subject(), |status| status.phase = Phase::Running);
     }

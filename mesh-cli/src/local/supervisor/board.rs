@@ -81,6 +81,11 @@ impl Board {
         });
     }
 
+    /// The number of a workload's application, while it runs.
+    pub(crate) fn pid_of_app(&self, id: &str) -> Option<i32> {
+        self.workloads.borrow().iter().find(|workload| workload.id() == id)?.app.pid
+    }
+
     /// From now on the mesh is going down.
     pub(crate) fn stopping(&self) {
         self.is_stopping.set(true);

@@ -75,6 +75,20 @@ impl Context {
         Ok(())
     }
 
+    /// Whether a workload's file says nothing else: one that joined may have brought its service with it.
+    pub(crate) fn is_told_alone(&self, workload: &Workload) -> bool {
+        std::fs::read_to_string(self.document(&workload.id()))
+            .is_ok_and(|text| text == documents::workload(workload))
+    }
+
+    /// Tells the control plane about a workload again, with its share of traffic when one is stated.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write_workload(&self, workload: &Workload, weight: Option<u32>) -> Result<(), StateError> {
+        self.write_document(&workload.id(), &documents::weighted(workload, weight))
+    }
+
     /// Adds a workload to the plan and tells the control plane.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub(crate) const PORT: u16 = 15012;
 /// Port of metrics, on the hub's loopback.
 const METRICS: &str = "127.0.0.1:15014";
 /// Its socket, seen from the state directory.
-const SOCKET: &str = "control/admin.sock";
+pub(crate) const SOCKET: &str = "control/admin.sock";
 /// Between questions whether it is ready.
 const UNTIL_READY: Duration = Duration::from_millis(20);
 /// Between looks once it is.

@@ -43,6 +43,11 @@ pub(crate) trait Charge: 'static {
     /// Prepares everything and starts it. Dropped when it is to be stopped meanwhile.
     fn start(&self) -> impl Future<Output = Result<Process, StartError>>;
 
+    /// It runs and is about to be ended in order to be started again. Dropped when it ends before.
+    fn before_restart(&self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
     /// Says how it is doing for as long as it runs. Dropped when it ends.
     fn attend(&self) -> impl Future<Output = ()>;
 
@@ -219,6 +224,14 @@ async fn once(context: &Context, charge: &impl Charge, orders: &mut mpsc::Receiv
         order = orders.recv() => order.unwrap_or(Order::Stop),
         () = attended => Order::Stop,
     };
+    match order {
+        Order::Restart => tokio::select! {
+            biased;
+            _ended_first = process.end() => {}
+            () = charge.before_restart() => {}
+        },
+        Order::Stop => {}
+    }
     process.stop(charge.grace()).await;
     Run::Ordered(order)
 }

@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, watch};
 use super::app::App;
 use super::board::Subject;
 use super::context::Context;
+use super::handover::Handover;
 use super::keeper::Keeper;
 use super::network;
 use super::process::StartError;
@@ -46,6 +47,8 @@ pub(crate) struct Site {
     pub(crate) workload: Workload,
     /// Whether the proxy is ready.
     pub(crate) ready: watch::Sender<bool>,
+    /// Where its traffic is while the application is restarted.
+    pub(crate) handover: Handover,
     network: OnceCell<()>,
 }
 
@@ -125,6 +128,7 @@ impl Member {
             context: Rc::clone(context),
             workload,
             ready: watch::Sender::new(false),
+            handover: Handover::default(),
             network: OnceCell::new(),
         });
         let proxy = site.workload.is_meshed.then(|| Keeper::new(Rc::clone(context), Proxy(Rc::clone(&site))));
