@@ -109,7 +109,9 @@ fn no_request_fails_while_one_of_two_instances_is_restarted() {
     let mesh = layout().up(&mesh_of(&[SITE, CLIENTS]));
     strict(&mesh);
     let site = "http://site.shop:8080/";
-    for words in [&["restart", "site-1.shop", "--proxy"][..], &["restart", "--control"]] {
+    for words in
+        [&["restart", "site-0.shop"][..], &["restart", "site-1.shop", "--proxy"], &["restart", "--control"]]
+    {
         let load = Load::start(&mesh, "client.edge", site, 5);
         mesh.must(words);
         let result = load.end();
