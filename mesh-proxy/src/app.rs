@@ -43,7 +43,7 @@ use crate::telemetry::{Telemetry, process};
 use crate::worker::{self, WorkerSetup};
 
 /// How often the metric recorder tidies up; without it samples pile up until the next scrape.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the workers have ended, once the drain has begun.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often it is looked whether a worker has ended that should not have.

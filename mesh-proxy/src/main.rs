@@ -1,6 +1,7 @@
 //! `mesh-proxy`: arguments, settings, and the proxy until it has drained.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,10 +15,17 @@ use mesh_proxy::{app, intercept};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Time that a thread for blocking calls outlives its last one: files are read at the start and twice a day.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// Exit status when the arguments cannot be used, as that of the argument parser.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // The allocator's memory is given out in huge pages, and a few small blocks in each keep all 2 MiB of it:
+    // measured, 27 MiB resident when idle in place of 15, for no less CPU. A kernel that does not know the call
+    // only costs memory.
+    let _only_memory = nix::sys::prctl::set_thp_disable(true);
     match Args::parse().command {
         Command::Run(args) => run(*args),
         Command::Intercept { command } => report(match command {
@@ -65,6 +73,7 @@ fn serve(settings: Settings, log: LogControl) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .build()
         .context("no runtime")?;
     let outcome = runtime.block_on(app::run(settings, log)).context("mesh-proxy cannot serve");
