@@ -1,10 +1,10 @@
-//! Threads of the workers: one each, with a current-thread runtime, so that nothing a worker owns is ever
-//! touched by another.
+//! Threads of the workers: one each, with a runtime of its own that never leaves it, so that nothing a worker
+//! owns is ever touched by another.
 
 use std::io;
 use std::thread::JoinHandle;
 
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 
 use crate::worker::{self, WorkerSetup};
 
@@ -48,8 +48,8 @@ pub fn start(setup: WorkerSetup) -> Result<WorkerThread, WorkerError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .event_interval(EVENT_INTERVAL)
-            .build()?;
-        LocalSet::new().block_on(&runtime, worker::run(setup))
+            .build_local(LocalOptions::default())?;
+        runtime.block_on(worker::run(setup))
     };
     let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(run);
     let thread = thread.map_err(|source| WorkerError::Io { id, source })?;

@@ -16,6 +16,8 @@ use super::head::{HeadError, HeadScanner, ResponseHead};
 
 /// Bytes of a body that are gathered before they are written.
 const GATHER: usize = 16 * 1024;
+/// Bytes that a body of unknown length is given room for at first.
+const BODY_GUESS: usize = 1024;
 /// Bytes of a request body that are kept, so that the request can be sent once more.
 pub const REPLAY_MAX: usize = 64 * 1024;
 /// Bytes read ahead of the request in hand: pipelined requests wait in the socket beyond it.
@@ -248,7 +250,13 @@ impl Download {
     pub fn new(head: &[u8], upstream: Framing, downstream: Framing) -> Self {
         let decoder = BodyDecoder::new(upstream);
         let is_ended = decoder.is_done();
-        let mut pending = BytesMut::with_capacity(head.len());
+        // Room for a small body too, so that head and body are gathered with one allocation.
+        let body = match upstream {
+            Framing::Empty => 0,
+            Framing::Length(length) => usize::try_from(length).unwrap_or(GATHER).min(GATHER),
+            Framing::Chunked | Framing::UntilClose => BODY_GUESS,
+        };
+        let mut pending = BytesMut::with_capacity(head.len() + body);
         pending.extend_from_slice(head);
         if is_ended && downstream == Framing::Chunked {
             encode_end(&mut pending, downstream, &decoder);

@@ -3,6 +3,7 @@
 //! Requests are served one after the other; pipelined ones wait in the buffer, and beyond it in the socket.
 //! The heads, the buffers and the output are kept from request to request and refilled.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::attempt::{self, AttemptError, Client};
 use super::flow::{self, Download, DownloadError, Upload, UploadError};
@@ -82,8 +84,11 @@ pub async fn serve(
         out: Vec::new(),
     };
     let mut draining = pin!(worker.draining());
+    let waiting_since = Cell::new(Instant::now());
+    let mut idle = pin!(idle(worker.settings.http_idle_timeout, &waiting_since));
     loop {
-        let after = match session.next_request(draining.as_mut()).await {
+        waiting_since.set(Instant::now());
+        let after = match session.next_request(draining.as_mut(), idle.as_mut()).await {
             Next::Request if !crate::inbound::is_still_admitted(worker, connection) => After::Reset,
             Next::Request => session.exchange().await,
             Next::Ended => After::Close,
@@ -104,6 +109,18 @@ pub async fn serve(
                 return;
             }
         }
+    }
+}
+
+/// Waits until nothing was asked for as long as `limit` allows. One timer serves all requests of a connection:
+/// setting one for each costs more than to look, when it fires, whether there was a request since.
+async fn idle(limit: Duration, waiting_since: &Cell<Instant>) {
+    loop {
+        let end = waiting_since.get() + limit;
+        if Instant::now() >= end {
+            return;
+        }
+        tokio::time::sleep_until(end).await;
     }
 }
 
@@ -147,15 +164,18 @@ impl exchange::RequestHead for RequestHead {
 
 impl Session<'_> {
     /// Waits for the next request and reads its head.
-    async fn next_request(&mut self, draining: Pin<&mut impl Future<Output = ()>>) -> Next {
+    async fn next_request(
+        &mut self,
+        draining: Pin<&mut impl Future<Output = ()>>,
+        idle: Pin<&mut impl Future<Output = ()>>,
+    ) -> Next {
         self.scanner.reset();
         if self.buffer.is_empty() {
-            let idle = self.worker.settings.http_idle_timeout;
             let filled = tokio::select! {
                 biased;
                 filled = fill(self.stream, &mut self.buffer) => filled,
                 () = draining => return Next::Ended,
-                () = tokio::time::sleep(idle) => return Next::Ended,
+                () = idle => return Next::Ended,
             };
             if !matches!(filled, Ok(length) if length > 0) {
                 return Next::Ended;
@@ -218,7 +238,7 @@ impl Session<'_> {
             self.answer(&refusal, &mut record, Keeping::Close).await;
             return After::Linger;
         }
-        let deadline = plan.timeout.map(|timeout| tokio::time::Instant::now() + timeout);
+        let deadline = plan.timeout.map(|timeout| Instant::now() + timeout);
         let forwarding = self.forward(&plan, &mut upload, &mut record);
         let result = match deadline {
             None => forwarding.await,
