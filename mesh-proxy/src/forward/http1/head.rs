@@ -350,7 +350,9 @@ impl RequestHead {
             .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
             .map(|scheme| &target[scheme.len()..])
             .ok_or(HeadError::Target)?;
-        let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+        // A backslash stays in the authority, which refuses it: some readers take it for a slash, and others
+        // for a letter of user information, so that the host would come behind it.
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         if !is_authority(authority) {
             return Err(HeadError::Authority);

@@ -47,6 +47,8 @@ fn smuggling_shapes_are_refused_with_their_status() {
         ("GET / HTTP/1.1\r\nHost: a:+80\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: \r\n\r\n", 400),
         ("GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://a\\@b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://a\\x/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
