@@ -7,6 +7,7 @@ use futures::future::join_all;
 use hickory_proto::op::ResponseCode;
 use mesh_api::model::DestinationKey;
 use mesh_api::name::Host;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, Verdict};
@@ -26,6 +27,10 @@ const OPEN_WAIT: Duration = Duration::from_secs(1);
 /// world's names should not become slow.
 const OPEN_PAUSE: Duration = Duration::from_secs(10);
 
+/// Questions that wait for an upstream at once. Fewer than are answered at once ([`super::listener`]), so that
+/// an upstream that is dead, and a program that asks and asks, leave room for names of the mesh.
+const RELAYS_MAX: usize = 384;
+
 /// Answers questions. Shared by all sockets.
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -37,6 +42,8 @@ pub(super) struct Resolver {
     started: Instant,
     /// Milliseconds from the start until which names of the world do not wait.
     paused_until: AtomicU64,
+    /// Room for questions that wait for an upstream.
+    relays: Semaphore,
 }
 
 /// What the mesh says about a name.
@@ -55,6 +62,7 @@ impl Resolver {
             turn: AtomicUsize::new(0),
             started: Instant::now(),
             paused_until: AtomicU64::new(0),
+            relays: Semaphore::new(RELAYS_MAX),
         }
     }
 
@@ -116,6 +124,9 @@ impl Resolver {
     }
 
     async fn relay(&self, question: &Question, bytes: &[u8], transport: Transport) -> (Outcome, Vec<u8>) {
+        let Ok(_relaying) = self.relays.try_acquire() else {
+            return (Outcome::Overloaded, answer::failure(question, ResponseCode::ServFail));
+        };
         match self.upstream.relay(question, bytes, transport).await {
             Ok(answer) => (Outcome::Relayed, answer),
             Err(error) => {
