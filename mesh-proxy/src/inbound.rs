@@ -36,7 +36,7 @@ pub async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr, dial
     let connection = worker.connection(Direction::Inbound, peer, destination);
     let Some(mode) = mode_of(&worker, destination.port()) else { return };
     match mode {
-        MtlsMode::Strict => secured(&worker, connection, socket).await,
+        MtlsMode::Strict => Box::pin(secured(&worker, connection, socket)).await,
         MtlsMode::Disable => plain(&worker, connection, socket, Transport::Opaque).await,
         MtlsMode::Permissive => {
             plain(&worker, connection, socket, Transport::Detected).await;
@@ -141,9 +141,10 @@ async fn carry(
     early: BytesMut,
     carried: Carried,
 ) {
+    // What serves a protocol is kept apart, so that a connection pays for its own and not for the largest.
     match carried {
-        Carried::Http1 => forward::http1::serve::serve(worker, &connection, stream, early).await,
-        Carried::Http2 => forward::http2::serve(worker, &connection, stream, early).await,
+        Carried::Http1 => Box::pin(forward::http1::serve::serve(worker, &connection, stream, early)).await,
+        Carried::Http2 => Box::pin(forward::http2::serve(worker, &connection, stream, early)).await,
         Carried::Stream => {
             let mut record = record(worker, &connection);
             let Some(permit) = permit(worker, &connection, &mut record) else { return };
@@ -152,7 +153,7 @@ async fn carry(
                 stream.reset_on_drop();
                 return;
             };
-            stream::run(worker, &connection, stream, early, upstream, record).await;
+            Box::pin(stream::run(worker, &connection, stream, early, upstream, record)).await;
         }
     }
 }
@@ -171,10 +172,10 @@ async fn plain(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, t
     let first = match peeked {
         Err(_) | Ok(Peeked::Ended) => return note_silent_end(worker, connection),
         Ok(Peeked::Silent) if protocol.is_http() => return note_silent_end(worker, connection),
-        Ok(Peeked::Silent) => return silent(worker, connection, socket, transport).await,
+        Ok(Peeked::Silent) => return Box::pin(silent(worker, connection, socket, transport)).await,
         Ok(Peeked::Start(first)) => first,
     };
-    spoken(worker, connection, socket, (transport, protocol, first)).await;
+    Box::pin(spoken(worker, connection, socket, (transport, protocol, first))).await;
 }
 
 /// Waits for the first bytes of a connection. One that is still silent when the drain begins has nothing in
@@ -212,7 +213,7 @@ async fn spoken(
     }
     let carried = match (transport, first, protocol) {
         (Transport::Detected, FirstBytes::MeshTls, _) => {
-            return secured(worker, connection, socket).await;
+            return Box::pin(secured(worker, connection, socket)).await;
         }
         (_, FirstBytes::MeshTls | FirstBytes::OtherTls, protocol) if protocol.is_http() => {
             let mut record = worker.telemetry.tcp(&Rc::new(connection));

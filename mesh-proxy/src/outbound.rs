@@ -85,13 +85,14 @@ async fn known(
     match peeked {
         Err(_) | Ok(Peeked::Ended) => drop(worker.telemetry.tcp(connection)),
         Ok(Peeked::Silent) if protocol.is_http() => drop(worker.telemetry.tcp(connection)),
-        Ok(Peeked::Silent) => silent(worker, connection, socket, destination).await,
+        Ok(Peeked::Silent) => Box::pin(silent(worker, connection, socket, destination)).await,
         Ok(Peeked::Start(FirstBytes::Http2)) => {
-            forward::http2::serve(worker, connection, Downstream::Plain(socket), BytesMut::new()).await;
+            let stream = Downstream::Plain(socket);
+            Box::pin(forward::http2::serve(worker, connection, stream, BytesMut::new())).await;
         }
         Ok(Peeked::Start(first)) if first == FirstBytes::Http1 || protocol.is_http() => {
             let stream = Downstream::Plain(socket);
-            forward::http1::serve::serve(worker, connection, stream, BytesMut::new()).await;
+            Box::pin(forward::http1::serve::serve(worker, connection, stream, BytesMut::new())).await;
         }
         Ok(Peeked::Start(_)) => as_stream(worker, connection, socket, destination).await,
     }
@@ -108,7 +109,7 @@ async fn as_stream(
     match open(worker, connection, destination, &mut record).await {
         Some(upstream) => {
             let stream = Downstream::Plain(socket);
-            stream::run(worker, connection, stream, BytesMut::new(), upstream, record).await;
+            Box::pin(stream::run(worker, connection, stream, BytesMut::new(), upstream, record)).await;
         }
         None => reset_on_drop(&socket),
     }
@@ -132,17 +133,18 @@ async fn silent(
             record.hand_over_to_http();
             drop(upstream);
             let stream = Downstream::Plain(socket);
-            forward::http1::serve::serve(worker, connection, stream, BytesMut::new()).await;
+            Box::pin(forward::http1::serve::serve(worker, connection, stream, BytesMut::new())).await;
         }
         Speaker::Client(FirstBytes::Http2) => {
             record.hand_over_to_http();
             drop(upstream);
-            forward::http2::serve(worker, connection, Downstream::Plain(socket), BytesMut::new()).await;
+            let stream = Downstream::Plain(socket);
+            Box::pin(forward::http2::serve(worker, connection, stream, BytesMut::new())).await;
         }
         Speaker::Client(_) | Speaker::Application => match upstream {
             Some(upstream) => {
                 let stream = Downstream::Plain(socket);
-                stream::run(worker, connection, stream, BytesMut::new(), upstream, record).await;
+                Box::pin(stream::run(worker, connection, stream, BytesMut::new(), upstream, record)).await;
             }
             None => reset_on_drop(&socket),
         },
@@ -213,7 +215,7 @@ async fn absent(worker: &Rc<Worker>, connection: &Rc<Connection>, socket: TcpStr
         Ok(upstream) => {
             let upstream = Upstream::new(upstream, permit, None);
             let stream = Downstream::Plain(socket);
-            stream::run(worker, connection, stream, BytesMut::new(), upstream, record).await;
+            Box::pin(stream::run(worker, connection, stream, BytesMut::new(), upstream, record)).await;
         }
         Err(error) => {
             stream::note_connect_failure(&error, FaultDomain::Network, &mut record);
@@ -233,11 +235,12 @@ async fn refuse_http(
     match peek::first_bytes(&socket, settings.detect_wait, settings.request_head_timeout).await {
         Ok(Peeked::Start(FirstBytes::Http1)) => {
             let stream = Downstream::Plain(socket);
-            forward::http1::serve::serve(worker, connection, stream, BytesMut::new()).await;
+            Box::pin(forward::http1::serve::serve(worker, connection, stream, BytesMut::new())).await;
             None
         }
         Ok(Peeked::Start(FirstBytes::Http2)) => {
-            forward::http2::serve(worker, connection, Downstream::Plain(socket), BytesMut::new()).await;
+            let stream = Downstream::Plain(socket);
+            Box::pin(forward::http2::serve(worker, connection, stream, BytesMut::new())).await;
             None
         }
         _ => {

@@ -38,11 +38,17 @@ pub enum Peeked {
 /// # Errors
 /// When the socket fails.
 pub async fn first_bytes(stream: &TcpStream, silence: Duration, completion: Duration) -> io::Result<Peeked> {
-    let mut window = vec![0; WINDOW];
-    let Ok(first) = tokio::time::timeout(silence, stream.peek(&mut window)).await else {
+    // The window is made once there is something to see: thousands of connections may be silent.
+    let first = async {
+        stream.readable().await?;
+        let mut window = vec![0; WINDOW];
+        let length = stream.peek(&mut window).await?;
+        io::Result::Ok((window, length))
+    };
+    let Ok(first) = tokio::time::timeout(silence, first).await else {
         return Ok(Peeked::Silent);
     };
-    let mut length = first?;
+    let (mut window, mut length) = first?;
     if length == 0 {
         return Ok(Peeked::Ended);
     }
