@@ -23,6 +23,9 @@ pub struct DataPathSettings {
     pub detect_wait: Duration,
     /// Time allowed for a request's head once its first byte has come. Default 10 s.
     pub request_head_timeout: Duration,
+    /// Time for which an HTTP/1.1 client may be silent while it owes the rest of a body. Default 5 minutes, as
+    /// Envoy has it for streams.
+    pub request_body_timeout: Duration,
     /// Time that a connection may be open without a request. Default one hour, as Envoy has it.
     pub http_idle_timeout: Duration,
 }
@@ -36,6 +39,7 @@ impl Default for DataPathSettings {
             drain_deadline: Duration::from_secs(30),
             detect_wait: Duration::from_millis(50),
             request_head_timeout: Duration::from_secs(10),
+            request_body_timeout: Duration::from_secs(300),
             http_idle_timeout: Duration::from_secs(3600),
         }
     }

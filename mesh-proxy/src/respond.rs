@@ -21,6 +21,8 @@ pub enum Refusal {
     HeadersTooLarge,
     /// The head did not come in time.
     RequestTimeout,
+    /// The client did not go on with its body.
+    BodyTimeout,
     /// The method is not served.
     MethodNotServed,
     /// The peer's certificate has ended since the handshake.
@@ -78,7 +80,7 @@ impl Refusal {
         match self {
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotServed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PeerExpired | Self::Denied => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -100,7 +102,7 @@ impl Refusal {
             Self::PeerExpired | Self::Denied => grpc::PERMISSION_DENIED,
             Self::NoRoute | Self::MethodNotServed => grpc::UNIMPLEMENTED,
             Self::BadRequest { .. } | Self::HeadersTooLarge => grpc::INTERNAL,
-            Self::RequestTimeout => grpc::UNKNOWN,
+            Self::RequestTimeout | Self::BodyTimeout => grpc::UNKNOWN,
             Self::UpstreamTimeout => grpc::DEADLINE_EXCEEDED,
             Self::NotReady
             | Self::Unanswered
@@ -119,7 +121,7 @@ impl Refusal {
             Self::NotReady => "proxy has no configuration yet",
             Self::BadRequest { details } => details,
             Self::HeadersTooLarge => "request headers too large",
-            Self::RequestTimeout => "request timeout",
+            Self::RequestTimeout | Self::BodyTimeout => "request timeout",
             Self::MethodNotServed => "method not served",
             Self::PeerExpired | Self::Denied => "RBAC: access denied",
             Self::UnknownDestination | Self::NoRoute => "",
@@ -140,6 +142,7 @@ impl Refusal {
             Self::BadRequest { .. }
             | Self::HeadersTooLarge
             | Self::RequestTimeout
+            | Self::BodyTimeout
             | Self::MethodNotServed
             | Self::PeerExpired
             | Self::NotReady => true,
@@ -201,6 +204,7 @@ impl Refusal {
                 (Flag::DownstreamProtocolError, FaultDomain::Client, "request_headers_too_large")
             }
             Self::RequestTimeout => (Flag::DurationTimeout, FaultDomain::Client, "request_header_timeout"),
+            Self::BodyTimeout => (Flag::DurationTimeout, FaultDomain::Client, "request_body_timeout"),
             Self::MethodNotServed => {
                 (Flag::DownstreamProtocolError, FaultDomain::Client, "method_not_served")
             }

@@ -152,6 +152,7 @@ impl Mesh {
             drain_deadline: Duration::from_secs(4),
             detect_wait: Duration::from_millis(20),
             request_head_timeout: Duration::from_secs(2),
+            request_body_timeout: Duration::from_secs(2),
             ..DataPathSettings::default()
         });
         let identities = ["client", "server"].map(|name| identity(&authority, name));

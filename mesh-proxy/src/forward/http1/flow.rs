@@ -7,9 +7,11 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 use super::framing::{self, BodyDecoder, Framing, FramingError, Piece};
 use super::head::{HeadError, HeadScanner, ResponseHead};
@@ -29,6 +31,9 @@ pub enum UploadError {
     /// The client went away.
     #[error("client closed the connection")]
     Disconnected,
+    /// The client owes the rest of its body and is silent.
+    #[error("client does not go on with its request body")]
+    Stalled,
     /// The client's framing is broken.
     #[error("request body is malformed")]
     Malformed(#[source] FramingError),
@@ -69,12 +74,23 @@ pub struct Upload {
     /// The end of the body has been encoded.
     is_ended: bool,
     received: u64,
+    /// Longest silence of a client that owes the rest of its body.
+    patience: Duration,
+    silence: Option<Silence>,
+}
+
+/// A wait for more of a body. Not set anew with each piece: what had come when it began tells, at its end,
+/// whether the client was silent all the time.
+#[derive(Debug)]
+struct Silence {
+    timer: Pin<Box<Sleep>>,
+    received: u64,
 }
 
 impl Upload {
-    /// Starts with a request whose body is framed so.
+    /// Starts with a request whose body is framed so, and whose client may be silent within it for `patience`.
     #[must_use]
-    pub fn new(framing: Framing) -> Self {
+    pub fn new(framing: Framing, patience: Duration) -> Self {
         let decoder = BodyDecoder::new(framing);
         let is_ended = decoder.is_done();
         Self {
@@ -86,6 +102,25 @@ impl Upload {
             is_refused: false,
             is_ended,
             received: 0,
+            patience,
+            silence: None,
+        }
+    }
+
+    /// Ready once the client has been silent for too long.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let received = self.received;
+            let silence = self.silence.get_or_insert_with(|| Silence {
+                timer: Box::pin(tokio::time::sleep(self.patience)),
+                received,
+            });
+            ready!(silence.timer.as_mut().poll(context));
+            if silence.received == received {
+                return Poll::Ready(());
+            }
+            silence.received = received;
+            silence.timer.as_mut().reset(Instant::now() + self.patience);
         }
     }
 
@@ -224,6 +259,9 @@ impl Upload {
                             Ok(()) => self.is_flush_due = false,
                             Err(_) => self.is_refused = true,
                         }
+                    }
+                    if !self.is_ended && self.poll_silence(context).is_ready() {
+                        return Poll::Ready(UploadError::Stalled);
                     }
                     return Poll::Pending;
                 }

@@ -232,7 +232,7 @@ impl Session<'_> {
             Ok(plan) => plan,
             Err(refusal) => return self.refuse(&refusal, &mut record).await,
         };
-        let mut upload = Upload::new(self.request.framing);
+        let mut upload = Upload::new(self.request.framing, self.worker.settings.request_body_timeout);
         if let Err(error) = upload.prime(&mut self.buffer) {
             let refusal = Refusal::BadRequest { details: error.details() };
             self.answer(&refusal, &mut record, Keeping::Close).await;
@@ -301,6 +301,7 @@ impl Session<'_> {
                     note_disconnect(record);
                     return Ok(Forwarded::Done(After::Close));
                 }
+                Err(AttemptError::Request(UploadError::Stalled)) => return Err(Refusal::BodyTimeout),
                 Err(AttemptError::Request(UploadError::Malformed(error))) => {
                     return Err(Refusal::BadRequest { details: error.details() });
                 }
@@ -565,6 +566,12 @@ fn note_cut(cut: &Cut, record: &mut HttpRecord) -> After {
         Cut::Request(UploadError::Disconnected) | Cut::Response(DownloadError::Disconnected) => {
             note_disconnect(record);
             After::Close
+        }
+        Cut::Request(UploadError::Stalled) => {
+            record.flag = Flag::DurationTimeout;
+            record.fault = FaultDomain::Client;
+            record.details.push_str("request_body_timeout");
+            After::Reset
         }
         Cut::Request(UploadError::Malformed(error)) => {
             record.flag = Flag::DownstreamProtocolError;

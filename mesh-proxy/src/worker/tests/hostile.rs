@@ -162,3 +162,21 @@ fn what_only_a_proxy_may_say_is_not_believed_of_a_stranger() {
         assert!(!line.contains("sa/b"), "{line}");
     });
 }
+
+#[test]
+fn a_body_that_does_not_go_on_is_answered_408_and_a_slow_one_is_not() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let start = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\na";
+        let mut silent = mesh.dial().await;
+        silent.write_all(start).await.expect("written");
+        // A letter now and then: longer in all than a client may be silent.
+        let mut slow = mesh.dial().await;
+        slow.write_all(start).await.expect("written");
+        for letter in [b"b", b"c", b"d", b"e", b"f"] {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            slow.write_all(letter).await.expect("written");
+        }
+        assert!(response(&mut slow).await.0.starts_with("HTTP/1.1 200 "));
+        assert!(all(&mut silent).await.starts_with("HTTP/1.1 408 "));
+    });
+}
