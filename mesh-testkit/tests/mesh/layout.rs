@@ -32,6 +32,8 @@ pub(crate) fn layout() -> MeshLayout {
         .file("nginx.conf", include_str!("../../fixtures/nginx.conf"))
         .file("grpc_server.py", include_str!("../../fixtures/grpc_server.py"))
         .file("grpc_client.py", include_str!("../../fixtures/grpc_client.py"))
+        .file("counting_server.py", include_str!("../../fixtures/counting_server.py"))
+        .file("counting_client.py", include_str!("../../fixtures/counting_client.py"))
         .file("websocket_server.py", include_str!("../../fixtures/websocket_server.py"))
         .file("websocket_client.py", include_str!("../../fixtures/websocket_client.py"))
 }

@@ -7,4 +7,5 @@ mod peer_authentication;
 mod policy;
 mod real_applications;
 mod traffic;
+mod unprivileged;
 mod wire;

@@ -1,6 +1,8 @@
 //! Stock servers and clients that know nothing of the mesh, through both proxies.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use mesh_testkit::{LocalMesh, eventually};
 
@@ -25,6 +27,14 @@ const SERVERS: &str = r#"
   namespace: shop
   command: [nghttpd, --no-tls, --htdocs=@FOLDER@/scratch, --trailer, "x-end: reached", "8082"]
   ports: [{port: 8082, name: http2}]
+- name: secure
+  namespace: shop
+  command: [openssl, s_server, -quiet, -www, -accept, "8443", -key, "@FOLDER@/scratch/key.pem", -cert, "@FOLDER@/scratch/certificate.pem"]
+  ports: [{port: 8443, name: https}]
+- name: counter
+  namespace: shop
+  command: [/usr/bin/python3, -u, "@FOLDER@/counting_server.py"]
+  ports: [7777]
 - name: database
   namespace: shop
   command:
@@ -48,7 +58,27 @@ fn large_file(mesh: &LocalMesh) -> Vec<u8> {
 #[test]
 #[ignore = "needs network namespaces; run by cargo xtask test"]
 fn stock_programs_work_unchanged_and_know_who_calls() {
-    let mesh = layout().up(&mesh_of(&[WEB, CACHE, SERVERS, CLIENTS]));
+    let layout = layout();
+    let certificate = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=x",
+        ])
+        .args(["-addext", "subjectAltName=DNS:secure.shop", "-keyout", "scratch/key.pem"])
+        .args(["-out", "scratch/certificate.pem"])
+        .current_dir(layout.path(""))
+        .output()
+        .expect("openssl runs");
+    assert!(certificate.status.success(), "{certificate:?}");
+    fs::set_permissions(layout.path("scratch/key.pem"), fs::Permissions::from_mode(0o644)).expect("a mode");
+    let mesh = layout.up(&mesh_of(&[WEB, CACHE, SERVERS, CLIENTS]));
     mesh.configure(
         "strict.yaml",
         &document("PeerAuthentication", "istio-system", "default", "mtls: {mode: STRICT}"),
@@ -65,6 +95,8 @@ fn stock_programs_work_unchanged_and_know_who_calls() {
     grpc_calls_of_every_kind(&mesh);
     websockets_stay_open(&mesh);
     http2_with_trailers(&mesh);
+    the_applications_own_tls_passes(&mesh);
+    a_stream_ends_in_one_direction_first(&mesh);
     a_database_that_speaks_first(&mesh);
     every_server_was_called_by_the_client_over_mutual_tls(&mesh);
 }
@@ -149,6 +181,25 @@ fn http2_with_trailers(mesh: &LocalMesh) {
     assert_eq!(said.trim(), "5000000 2");
 }
 
+fn the_applications_own_tls_passes(mesh: &LocalMesh) {
+    let certificate = mesh.path("scratch/certificate.pem");
+    let certificate = certificate.to_str().expect("a path");
+    let answer = mesh.curl("client.edge", &["--cacert", certificate, "https://secure.shop:8443/"]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+fn a_stream_ends_in_one_direction_first(mesh: &LocalMesh) {
+    let client = mesh.path("counting_client.py");
+    let client = client.to_str().expect("a path");
+    for silence in ["0", "1.5"] {
+        let said = mesh.exec_must(
+            "client.edge",
+            &["/usr/bin/python3", client, "counter.shop.svc.cluster.local", silence],
+        );
+        assert_eq!(said.trim(), "1000000 bytes");
+    }
+}
+
 fn a_database_that_speaks_first(mesh: &LocalMesh) {
     let ask = |query: &str| {
         let words =
@@ -165,7 +216,7 @@ fn a_database_that_speaks_first(mesh: &LocalMesh) {
 }
 
 fn every_server_was_called_by_the_client_over_mutual_tls(mesh: &LocalMesh) {
-    for server in ["web", "files", "cache", "grpc", "chat", "h2", "database"] {
+    for server in ["web", "files", "cache", "grpc", "chat", "h2", "secure", "counter", "database"] {
         let id = format!("{server}.shop");
         let records = eventually("the connections are on record", || {
             let records = mesh.access_log(&id);
