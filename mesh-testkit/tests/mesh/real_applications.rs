@@ -58,7 +58,9 @@ fn large_file(mesh: &LocalMesh) -> Vec<u8> {
 #[test]
 #[ignore = "needs network namespaces; run by cargo xtask test"]
 fn stock_programs_work_unchanged_and_know_who_calls() {
-    let layout = layout();
+    // Only what is authenticated gets through, from the start.
+    let strict = document("PeerAuthentication", "istio-system", "default", "mtls: {mode: STRICT}");
+    let layout = layout().file("config/strict.yaml", &strict);
     let certificate = Command::new("openssl")
         .args([
             "req",
@@ -79,16 +81,9 @@ fn stock_programs_work_unchanged_and_know_who_calls() {
     assert!(certificate.status.success(), "{certificate:?}");
     fs::set_permissions(layout.path("scratch/key.pem"), fs::Permissions::from_mode(0o644)).expect("a mode");
     let mesh = layout.up(&mesh_of(&[WEB, CACHE, SERVERS, CLIENTS]));
-    mesh.configure(
-        "strict.yaml",
-        &document("PeerAuthentication", "istio-system", "default", "mtls: {mode: STRICT}"),
-    );
-    // Only what is authenticated gets through from here on.
-    eventually("the outsider is shut out", || {
-        let address = mesh.address("web");
-        let answer = mesh.curl("outsider.out", &[&format!("http://{address}:8080/")]);
-        if answer.status == 0 { Ok(()) } else { Err(format!("{answer:?}")) }
-    });
+    let address = mesh.address("web");
+    let answer = mesh.curl("outsider.out", &[&format!("http://{address}:8080/")]);
+    assert_eq!(answer.status, 0, "{answer:?}");
     nginx_answers(&mesh);
     files_arrive_whole(&mesh);
     redis_stores(&mesh);
@@ -99,6 +94,7 @@ fn stock_programs_work_unchanged_and_know_who_calls() {
     a_stream_ends_in_one_direction_first(&mesh);
     a_database_that_speaks_first(&mesh);
     every_server_was_called_by_the_client_over_mutual_tls(&mesh);
+    a_denied_call_is_told_in_the_words_of_grpc(&mesh);
 }
 
 fn nginx_answers(mesh: &LocalMesh) {
@@ -231,4 +227,17 @@ fn every_server_was_called_by_the_client_over_mutual_tls(mesh: &LocalMesh) {
             assert_eq!(record["connection_security_policy"], "mutual_tls", "{record}");
         }
     }
+}
+
+fn a_denied_call_is_told_in_the_words_of_grpc(mesh: &LocalMesh) {
+    let spec = "selector: {matchLabels: {app: grpc}}\naction: DENY\nrules: [{to: [{operation: {paths: [/test.Echo/Unary]}}]}]";
+    mesh.configure("grpc.yaml", &document("AuthorizationPolicy", "shop", "grpc", spec));
+    let client = mesh.path("grpc_client.py");
+    let client = client.to_str().expect("a path");
+    eventually("the call is denied", || {
+        let answer = mesh.exec("client.edge", &["/usr/bin/python3", client, "grpc.shop:50051"]);
+        let is_told = answer.err.contains("StatusCode.PERMISSION_DENIED")
+            && answer.err.contains("details = \"RBAC: access denied\"");
+        if is_told { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
 }
