@@ -29,6 +29,7 @@ mod fields;
 mod host;
 mod http_match;
 mod http_route;
+mod input;
 mod lower;
 mod mesh_config;
 mod meta;

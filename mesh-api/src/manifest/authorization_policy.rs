@@ -1,7 +1,7 @@
 //! AuthorizationPolicy (SEMANTICS section 6): structure and limits.
 
 use super::authorization_value::{self as value, ValueRule};
-use super::lower::Input;
+use super::input::Input;
 use super::report::Report;
 use super::tree::{Found, Place};
 use super::{authorization_condition, meta};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::fields::Fields;
-use super::lower::Input;
+use super::input::Input;
 use super::report::Report;
 use super::traffic_policy::{self, Level, Policies};
 use super::tree::Place;

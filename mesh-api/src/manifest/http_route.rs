@@ -1,7 +1,7 @@
 //! One entry of a VirtualService's `http` (SEMANTICS 10.3).
 
 use super::fields::Fields;
-use super::lower::Input;
+use super::input::Input;
 use super::report::Report;
 use super::shape::Shape;
 use super::traffic_policy::unenforced_field;

@@ -1,5 +1,6 @@
 //! One document to one object of the model, or its problems.
 
+use super::input::Input;
 use super::report::Report;
 use super::tree::Place;
 use super::{
@@ -8,19 +9,6 @@ use super::{
     workload_entry,
 };
 use crate::model::{Kind, ObjectMeta, Origin};
-
-/// What a kind's module is given.
-#[derive(Debug)]
-pub(super) struct Input<'c, 't> {
-    /// Metadata of the object.
-    pub(super) meta: ObjectMeta,
-    /// The document.
-    pub(super) root: Place<'t>,
-    /// `spec`.
-    pub(super) spec: Place<'t>,
-    /// What names are read in the light of.
-    pub(super) context: &'c LowerContext,
-}
 
 /// Reads the object of a document whose kind is known. With an error in `report` the object is not valid.
 pub(super) fn object(

@@ -2,7 +2,7 @@
 
 use super::MeshConfig;
 use super::fields::Fields;
-use super::lower::Input;
+use super::input::Input;
 use super::report::{Report, shortened};
 use super::shape::Shape;
 use super::traffic_policy::unenforced_field;

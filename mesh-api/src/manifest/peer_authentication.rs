@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lower::Input;
+use super::input::Input;
 use super::meta;
 use super::report::Report;
 use super::tree::{Found, Place};

@@ -1,6 +1,6 @@
 //! RequestAuthentication (SEMANTICS section 7).
 
-use super::lower::Input;
+use super::input::Input;
 use super::meta;
 use super::report::{Report, shortened};
 use super::tree::Place;

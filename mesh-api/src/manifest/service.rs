@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::fields::Fields;
 use super::host;
-use super::lower::Input;
+use super::input::Input;
 use super::meta;
 use super::protocol;
 use super::report::{NOT_ENFORCED, Report, shortened};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::fields::Fields;
-use super::lower::Input;
+use super::input::Input;
 use super::report::{Report, shortened};
 use super::tree::Place;
 use super::{host, meta, protocol, service, workload_entry};

@@ -1,6 +1,6 @@
 //! Telemetry (SEMANTICS section 9): its form is checked; the standard metrics and access log are always on.
 
-use super::lower::Input;
+use super::input::Input;
 use super::meta;
 use super::report::Report;
 use super::shape::Shape;

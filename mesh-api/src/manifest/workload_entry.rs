@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::host;
-use super::lower::Input;
+use super::input::Input;
 use super::meta;
 use super::report::Report;
 use super::tree::Place;

@@ -22,6 +22,7 @@ mod network;
 mod process;
 mod proxy;
 mod roster;
+mod site;
 mod workload;
 
 use std::io;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::board::Subject;
 use super::keeper::{Charge, Refusal};
 use super::process::{Process, StartError, launch};
-use super::workload::Site;
+use super::site::Site;
 use crate::local::client::Phase;
 use crate::local::mesh_file::RestartPolicy;
 

@@ -20,7 +20,7 @@ use super::board::Subject;
 use super::control_plane;
 use super::keeper::{Charge, Refusal};
 use super::process::{Process, StartError, launch};
-use super::workload::{Site, resolver_mounts};
+use super::site::{Site, resolver_mounts};
 use crate::admin_client::{self, Connection};
 use crate::local::client::Phase;
 use crate::local::launch::{LaunchSpec, Mount, Role};
