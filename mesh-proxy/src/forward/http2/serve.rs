@@ -91,7 +91,8 @@ impl<'a> Session<'a> {
         let (worker, connection) = (self.worker, self.connection);
         let judge_again = Notify::new();
         let scope = Scope { worker, connection, judge_again: &judge_again };
-        let start = |request, respond| exchange::run(scope, request, respond);
+        // Made where it stays: an exchange is more than 4 KB, which would be moved twice on its way in.
+        let start = |request, respond| Box::pin(exchange::run(scope, request, respond));
         let mut streams = FuturesUnordered::new();
         let mut revisions = worker.state.revisions();
         let is_judged = connection.direction == Direction::Inbound;

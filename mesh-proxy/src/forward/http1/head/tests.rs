@@ -158,6 +158,16 @@ fn scan_in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<Option<usize>, HeadErr
 
 proptest! {
     #[test]
+    fn what_is_looked_at_in_one_go_is_found_as_byte_by_byte(
+        bytes in prop::collection::vec(prop::sample::select(&b"abcdefgh:  \t\r\n\n\0\x01\x7f\xff"[..]), 0..70),
+        plain in 0..40_usize,
+    ) {
+        let bytes = [vec![b'a'; plain], bytes].concat();
+        prop_assert_eq!(line_end(&bytes), bytes.iter().position(|&byte| byte == b'\n' || byte == 0));
+        prop_assert_eq!(check_lines(&bytes), look_closely(&bytes));
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic_and_every_split_agrees(
         bytes in prop::collection::vec(prop::sample::select(&b"GET /HTP1.\r\n\r\n:a \0"[..]), 0..60),
         cuts in prop::collection::vec(any::<usize>(), 0..6),
