@@ -26,6 +26,7 @@ mod destination_rule;
 mod document;
 mod duration;
 mod fields;
+pub mod folder;
 mod host;
 mod http_match;
 mod http_route;

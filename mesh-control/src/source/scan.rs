@@ -12,16 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mesh_api::manifest::folder::{DEPTH_MAX, FILE_BYTES_MAX, FILES_MAX, is_hidden, is_manifest};
+
 use super::display_name;
 use super::file::Reading;
 use super::folder::Scan;
 
-/// Largest file that is read, in bytes. Ten thousand policies are about 6 MiB.
-pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Most files of one folder.
-const FILES_MAX: usize = 100_000;
-/// Deepest sub-folder; links can make a folder contain itself.
-const DEPTH_MAX: usize = 32;
 /// A file that was changed this shortly ago may change again without a new time stamp (the kernel's clock
 /// for them ticks every few milliseconds), so its stamp is not relied on.
 const STAMP_TRUSTED_AFTER: Duration = Duration::from_secs(1);
@@ -169,7 +165,7 @@ fn list(folder: &Path, depth: usize, listing: &mut Listing) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') {
+        if is_hidden(&name) {
             continue;
         }
         if path.is_dir() {
@@ -187,8 +183,4 @@ fn list(folder: &Path, depth: usize, listing: &mut Listing) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_manifest(name: &str) -> bool {
-    [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
 }

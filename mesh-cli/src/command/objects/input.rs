@@ -9,19 +9,13 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use mesh_api::admin::ObjectSummary;
+use mesh_api::manifest::folder::{DEPTH_MAX, FILE_BYTES_MAX, FILES_MAX, is_hidden, is_manifest};
 use mesh_api::manifest::{self, Document, LowerContext, Object, Parsed};
 use mesh_api::model::{Kind, MeshSettings, ObjectRef};
 use mesh_api::name::Namespace;
 use mesh_api::problem::{Problem, Severity};
 
 use crate::command::{EXIT_USAGE, Failure};
-
-/// Largest file, in bytes, as for the control plane.
-const FILE_BYTES_MAX: u64 = 16 << 20;
-/// Most files.
-const FILES_MAX: usize = 100_000;
-/// Deepest sub-folder.
-const DEPTH_MAX: usize = 32;
 
 /// One file.
 #[derive(Debug, Clone)]
@@ -93,12 +87,12 @@ pub(crate) fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> io:
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') {
+        if is_hidden(&name) {
             continue;
         }
         if path.is_dir() {
             list(&path, depth + 1, files)?;
-        } else if [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending)) {
+        } else if is_manifest(&name) {
             if files.len() >= FILES_MAX {
                 return Err(io::Error::other(format!("it holds more than {FILES_MAX} files")));
             }
