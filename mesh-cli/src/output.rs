@@ -2,10 +2,10 @@
 //!
 //! A closed pipe (`meshctl … | head`) is the reader's choice and not a failure.
 
-use std::error::Error;
 use std::io::Write as _;
 
 use clap::ValueEnum;
+pub(crate) use mesh_api::error_chain::chain;
 use owo_colors::{OwoColorize as _, Style};
 use serde::Serialize;
 
@@ -43,18 +43,6 @@ pub(crate) fn error(text: &str, hint: Option<&str>) {
     if let Some(hint) = hint {
         note(&format!("{} {hint}", "hint:".style(Style::new().cyan().bold())));
     }
-}
-
-/// An error with everything that caused it: `what: why: why`.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// Prints a value as JSON or YAML.

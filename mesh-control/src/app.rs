@@ -11,11 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use mesh_api::error_chain::chain;
 use mesh_api::model::MeshSettings;
 use mesh_api::name::{ServiceAccount, SpiffeId};
 use mesh_api::wire::MESSAGE_BYTES_MAX;
 use mesh_api::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use mesh_api::wire::identity::identity_service_server::IdentityServiceServer;
+use mesh_daemon::logging::LogControl;
+use mesh_daemon::operator_socket::{OperatorSocket, SocketError};
 use mesh_identity::ca::disk::{DiskError, Origin, StateDirectory};
 use mesh_identity::ca::{CaSettings, Event, Issuer};
 use mesh_identity::certificate;
@@ -31,7 +34,7 @@ use crate::config::{Config, WORKLOAD_TTL_MIN};
 use crate::issue::{IssueService, UpkeepError};
 use crate::plane::{Parts, Plane};
 use crate::registry::{Registry, VirtualAddresses};
-use crate::serve::admin::{self, Admin, AdminListener, SocketError};
+use crate::serve::admin::{self, Admin, AdminListener};
 use crate::serve::ads::Discovery;
 use crate::serve::identity::Identity;
 use crate::serve::tls;
@@ -41,7 +44,6 @@ use crate::source::scan::Depth;
 use crate::source::watch::Watch;
 use crate::source::{Context, Directories, View};
 use crate::state_file::{self, Durability, StateFileError};
-use crate::telemetry::logging::{self, LogControl};
 use crate::telemetry::metrics;
 
 /// Service account of the control plane itself; clients expect it in the root namespace.
@@ -161,7 +163,7 @@ pub async fn start(config: Config, log: Option<LogControl>) -> Result<Running, S
 
     let listener = listen(config.listen).await?;
     let metrics_listener = listen(config.metrics_listen).await?;
-    let socket = admin::open(&config.admin_socket).map_err(StartError::Admin)?;
+    let socket = AdminListener(OperatorSocket::open(&config.admin_socket).map_err(StartError::Admin)?);
     let running = Running {
         address: local(&listener, config.listen),
         metrics_address: local(&metrics_listener, config.metrics_listen),
@@ -211,7 +213,7 @@ impl Running {
             .serve_with_incoming_shutdown(connections, self.shutdown.clone().cancelled_owned());
         self.tasks.spawn(async move {
             if let Err(error) = server.await {
-                tracing::error!(error = logging::chain(&error), "the server for proxies has ended");
+                tracing::error!(error = chain(&error), "the server for proxies has ended");
             }
         });
     }
@@ -368,12 +370,12 @@ fn upkeep_once(plane: &Plane, own: &SpiffeId) {
             }
             plane.take_bundle();
         }
-        Err(error) => tracing::error!(error = logging::chain(&error), "the authority needs attention"),
+        Err(error) => tracing::error!(error = chain(&error), "the authority needs attention"),
     }
     match plane.issue.renew_own(&plane.identity, own, now) {
         Ok(true) => tracing::info!("the serving certificate was renewed"),
         Ok(false) => {}
-        Err(error) => tracing::error!(error = logging::chain(&error), "no new serving certificate"),
+        Err(error) => tracing::error!(error = chain(&error), "no new serving certificate"),
     }
     measure_expiry(&plane.issue);
 }

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use mesh_api::error_chain::chain;
 use mesh_control::app;
 use mesh_control::args::{Args, Command, RunArgs};
 use mesh_control::config::Config;
-use mesh_control::telemetry::logging::{self, LogControl};
+use mesh_daemon::logging::LogControl;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         Err(error) => {
             use std::io::Write;
             // Nothing is left to say it with when this fails too.
-            drop(writeln!(std::io::stderr(), "error: {}", logging::chain(&error)));
+            drop(writeln!(std::io::stderr(), "error: {}", chain(&error)));
             return ExitCode::from(2);
         }
     };

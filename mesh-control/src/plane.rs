@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_api::admin::SourceStatus;
+use mesh_api::error_chain::chain;
 use mesh_api::model::ObjectRef;
 use mesh_api::problem::{Problem, Severity};
 use mesh_identity::tls::IdentitySource;
@@ -21,7 +22,7 @@ use crate::snapshot::{Snapshot, SubscriberId};
 use crate::source::View;
 use crate::state_file::{self, Durability};
 use crate::status::{Collected, ProxyRecord};
-use crate::telemetry::{logging, metrics};
+use crate::telemetry::metrics;
 
 /// What stands in the folders and what became of it.
 #[derive(Debug, Default)]
@@ -147,7 +148,7 @@ impl Plane {
         if let Some(state) = addresses
             && let Err(error) = state_file::write_json(&self.addresses_path, &state, Durability::Flushed)
         {
-            tracing::error!(error = logging::chain(&error), "given addresses could not be stored");
+            tracing::error!(error = chain(&error), "given addresses could not be stored");
         }
         self.fanout.deliver(updates);
     }

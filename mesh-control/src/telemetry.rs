@@ -1,4 +1,3 @@
-//! What operators see of the process: log lines and metrics.
+//! What operators see of the process beside its log lines: metrics.
 
-pub mod logging;
 pub mod metrics;

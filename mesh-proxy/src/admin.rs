@@ -15,6 +15,8 @@ use std::time::SystemTime;
 
 use ::http::{Method, StatusCode};
 use mesh_api::admin::{AdminError, LogLevel, ReadyStatus};
+use mesh_api::error_chain::chain;
+use mesh_daemon::logging::LogControl;
 use mesh_identity::tls::IdentitySource;
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -24,7 +26,6 @@ use crate::runtime::drain::Drain;
 use crate::settings::Settings;
 use crate::state::State;
 use crate::telemetry::Telemetry;
-use crate::telemetry::logging::{LogControl, chain};
 use http::Answer;
 
 /// What answers are made from.

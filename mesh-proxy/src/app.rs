@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::model::DestinationKey;
+use mesh_daemon::logging::LogControl;
+use mesh_daemon::operator_socket::{OperatorSocket, SocketError};
 use mesh_identity::bundle::TrustBundle;
 use mesh_identity::tls::IdentitySource;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -24,7 +26,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::accept::listener;
 use crate::admin::http::serve_all;
-use crate::admin::socket::{self, SocketError};
 use crate::admin::{Admin, Audience};
 use crate::control::ads_client::AdsClient;
 use crate::control::core::Core;
@@ -38,7 +39,6 @@ use crate::settings::Settings;
 use crate::state::State;
 use crate::telemetry::access_log::{AccessLog, AccessLogTarget, OpenAccessLogError};
 use crate::telemetry::denials::Denials;
-use crate::telemetry::logging::LogControl;
 use crate::telemetry::{Telemetry, process};
 use crate::worker::{self, WorkerSetup};
 
@@ -118,7 +118,7 @@ pub async fn run(settings: Settings, log: LogControl) -> Result<(), RunError> {
 
     let listeners = bind_traffic(&settings)?;
     let status_listener = bind_status(settings.args.status_listen)?;
-    let admin_listener = socket::open(&settings.args.admin_socket)?;
+    let admin_listener = OperatorSocket::open(&settings.args.admin_socket)?;
     let mut tasks = Tasks::default();
     if settings.args.dns_port != 0 {
         let listeners = dns::Listeners::bind(dns_settings(&settings)).map_err(|source| RunError::Listen {

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use ipnet::IpNet;
+use mesh_daemon::duration;
+use mesh_daemon::logging::LogFormat;
 
 /// The sidecar proxy of the mesh.
 #[derive(Debug, Parser)]
@@ -36,26 +38,6 @@ pub enum InterceptCommand {
     Install(InterceptArgs),
     /// Takes the rules away; that there are none is no error.
     Remove,
-}
-
-/// Form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl LogFormat {
-    /// The word of the flag.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
 }
 
 /// Arguments of `run`.
@@ -105,7 +87,7 @@ pub struct RunArgs {
     #[arg(long, env = "MESH_PROXY_ACCESS_LOG", value_name = "TARGET", default_value = "stdout")]
     pub access_log: String,
     /// Longest time from SIGTERM to the end.
-    #[arg(long, env = "MESH_PROXY_DRAIN_DEADLINE", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "MESH_PROXY_DRAIN_DEADLINE", value_name = "DURATION", default_value = "30s", value_parser = duration::wait)]
     pub drain_deadline: Duration,
     /// Log filter, for instance info or info,mesh_proxy=debug.
     #[arg(long, env = "MESH_PROXY_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
@@ -144,41 +126,9 @@ pub struct InterceptArgs {
     pub exclude_outbound_cidrs: Vec<IpNet>,
 }
 
-/// Why a duration was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration such as 30s, 500ms or 2m")]
-pub struct DurationError {
-    text: String,
-}
-
-/// Parses a whole number with its unit: `ms`, `s`, `m` or `h`.
-fn duration(text: &str) -> Result<Duration, DurationError> {
-    let refuse = || DurationError { text: text.to_owned() };
-    let digits = text.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(refuse)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| refuse())?;
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(refuse()),
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(refuse)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_whole_numbers_with_a_unit() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for bad in ["", "s", "30", "1.5s", "-1s", "30 s", "99999999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad:?} was accepted");
-        }
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -14,6 +14,7 @@ mod status;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mesh_api::error_chain::chain;
 use mesh_identity::certificate::inspect;
 use mesh_identity::rotation::{Effect, Input, Moment, Rotation};
 use mesh_identity::svid::Svid;
@@ -25,7 +26,6 @@ pub use status::IdentityStatus;
 
 use crate::settings::Settings;
 use crate::state::State;
-use crate::telemetry::logging::chain;
 use crate::telemetry::process;
 
 /// Longest sleep without a look at the clocks: after a jump (a suspension, NTP, an operator) identity is

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use mesh_api::error_chain::chain;
+use mesh_daemon::logging::LogControl;
 use mesh_proxy::args::{Args, Command, InterceptCommand, RunArgs};
 use mesh_proxy::settings::Settings;
-use mesh_proxy::telemetry::logging::{self, LogControl};
 use mesh_proxy::{app, intercept};
 
 /// Small blocks are made and dropped for each connection on several threads; the system's allocator keeps
@@ -85,5 +86,5 @@ fn serve(settings: Settings, log: LogControl) -> anyhow::Result<()> {
 fn complain(error: &dyn std::error::Error) {
     use std::io::Write as _;
     // Nothing is left to say it with when this fails too.
-    drop(writeln!(std::io::stderr(), "error: {}", logging::chain(error)));
+    drop(writeln!(std::io::stderr(), "error: {}", chain(error)));
 }

@@ -2,6 +2,7 @@
 //! details. The peer learns the class, in Istio's and Envoy's words; the log learns the cause.
 
 use http::StatusCode;
+use mesh_api::error_chain::chain;
 
 use crate::connection::Direction;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord, Verdict};
@@ -175,7 +176,7 @@ impl Refusal {
         match self {
             Self::ConnectFailed(error) => {
                 record.transport_failure.clear();
-                record.transport_failure.push_str(&error.chain());
+                record.transport_failure.push_str(&chain(error));
             }
             Self::PeerExpired => {
                 record.verdict = Verdict::Denied;

@@ -8,7 +8,6 @@
 pub mod access_log;
 pub mod active;
 pub mod denials;
-pub mod logging;
 pub mod metrics;
 pub mod process;
 pub mod record;

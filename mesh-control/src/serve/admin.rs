@@ -1,10 +1,7 @@
-//! The operator's socket: what the control plane knows, and the few things that a person may tell it.
-//!
-//! Whoever may open the socket may ask for join tokens, which is to say for any identity. So it is a socket
-//! in the file system, readable by its owner only, and the peer must be the user of this process or root.
+//! What the operator's socket answers: what the control plane knows, and the few things that a person may
+//! tell it. Who may ask is [`OperatorSocket`]'s: a join token is any identity.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,97 +16,36 @@ use mesh_api::admin::{
     AdminError, CaStatus, ControlStatus, JoinTokenRequest, JoinTokenResponse, LogLevel, ObjectSummary,
     RegistryDump,
 };
+use mesh_api::error_chain::chain;
 use mesh_api::name::SpiffeId;
 use mesh_api::problem::Problem;
+use mesh_daemon::logging::LogControl;
+use mesh_daemon::operator_socket::OperatorSocket;
 use serde::Deserialize;
+use tokio::net::UnixStream;
 use tokio::net::unix::SocketAddr;
-use tokio::net::{UnixListener, UnixStream};
 
 use crate::issue::TokenRefusal;
 use crate::plane::Plane;
 use crate::status::{self, ObjectFilter};
-use crate::telemetry::logging::{self, LogControl};
 
 /// Life of a join token whose request states none.
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(5 * 60);
-/// Pause after an error of `accept`.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the socket cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// Somebody answers there.
-    #[error("another process serves {}", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The operating system refuses.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Opens the socket, in place of one that a killed process left.
-///
-/// # Errors
-/// When another process serves there or the operating system refuses.
-pub fn open(path: &Path) -> Result<AdminListener, SocketError> {
-    let failed = |action, source| SocketError::Io { action, path: path.to_owned(), source };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(|e| failed("make the directory of", e))?;
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => return Err(SocketError::InUse { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|e| failed("remove the leftover", e))?;
-        }
-        // What else stands there is left alone; `bind` says what is wrong with it.
-        Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).map_err(|e| failed("bind", e))?;
-    let private = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, private).map_err(|e| failed("restrict", e))?;
-    Ok(AdminListener { listener, uid: nix::unistd::geteuid().as_raw() })
-}
-
-/// Accepts connections of this process's user and of root.
+/// The socket, as the web framework takes connections from it.
 #[derive(Debug)]
-pub struct AdminListener {
-    listener: UnixListener,
-    uid: u32,
-}
+pub struct AdminListener(pub OperatorSocket);
 
 impl axum::serve::Listener for AdminListener {
     type Io = UnixStream;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (UnixStream, SocketAddr) {
-        loop {
-            let (stream, address) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection to the admin socket could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            match stream.peer_cred().map(|credentials| credentials.uid()) {
-                Ok(uid) if uid == self.uid || uid == 0 => return (stream, address),
-                Ok(uid) => tracing::warn!(uid, "another user was refused at the admin socket"),
-                Err(error) => tracing::warn!(%error, "the user at the admin socket is not known"),
-            }
-        }
+        self.0.accept().await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.local_addr()
     }
 }
 
@@ -238,7 +174,7 @@ async fn tokens(
             TokenRefusal::Token(_) => StatusCode::UNPROCESSABLE_ENTITY,
             TokenRefusal::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Failure::new(status, logging::chain(&refusal), "")
+        Failure::new(status, chain(&refusal), "")
     })?;
     tracing::info!(id = request.spiffe_id, ttl_seconds = ttl.as_secs(), "join token issued");
     Ok(Json(JoinTokenResponse { token, expires: status::timestamp(now + ttl) }))
@@ -300,7 +236,7 @@ async fn set_log_level(
     let log = log_control(&admin)?;
     log.set(&wanted.level).map_err(|error| {
         let hint = "For instance info, or info,mesh_control=debug.";
-        Failure::new(StatusCode::BAD_REQUEST, logging::chain(&error), hint)
+        Failure::new(StatusCode::BAD_REQUEST, chain(&error), hint)
     })?;
     Ok(Json(LogLevel { level: log.current() }))
 }

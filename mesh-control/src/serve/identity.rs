@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use mesh_api::error_chain::chain;
 use mesh_api::wire::identity::identity_service_server::IdentityService;
 use mesh_api::wire::identity::issue_request::Attestation as WireAttestation;
 use mesh_api::wire::identity::{IssueRequest, IssueResponse, TrustDomainBundle};
@@ -12,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::answer;
 use super::tls::Caller;
 use crate::issue::{Ask, IssueRefusal, IssueService, Issued};
-use crate::telemetry::{logging, metrics};
+use crate::telemetry::metrics;
 
 /// The service.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl IdentityService for Identity {
             Err(Refused::Issue(refusal)) => {
                 let (status, label) = answer::to_issue(&refusal);
                 metrics::certificate(label);
-                tracing::warn!(%address, reason = logging::chain(&refusal), "no certificate issued");
+                tracing::warn!(%address, reason = chain(&refusal), "no certificate issued");
                 Err(status)
             }
         }

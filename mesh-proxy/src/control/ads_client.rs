@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mesh_api::error_chain::chain;
 use mesh_api::model::DestinationKey;
 use mesh_api::wire::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use mesh_api::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
@@ -25,7 +26,6 @@ use super::channel::{self, ChannelError};
 use super::core::Core;
 use super::status::Status;
 use crate::settings::Settings;
-use crate::telemetry::logging::chain;
 use crate::telemetry::process;
 
 /// Requests on their way into the transport.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_api::error_chain::chain;
 use mesh_api::model::DestinationKey;
 use mesh_api::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use mesh_api::wire::{SELF, TypeUrl};
@@ -14,7 +15,6 @@ use super::status::Status;
 use super::subscriptions::{DESTINATIONS_MAX, Standing, Subscriptions};
 use crate::settings::Settings;
 use crate::state::{Known, State};
-use crate::telemetry::logging::chain;
 use crate::telemetry::process;
 
 /// What discovery knows. Owned by one task.

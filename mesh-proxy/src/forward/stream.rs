@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use mesh_api::error_chain::chain;
 use mesh_api::model::PeerTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -77,7 +78,7 @@ pub fn note_connect_failure(error: &ConnectError, fault: FaultDomain, record: &m
     record.fault = fault;
     record.details.clear();
     record.details.push_str("upstream_connection_failure");
-    record.transport_failure = error.chain();
+    record.transport_failure = chain(error);
 }
 
 /// Who spoke first.

@@ -2,7 +2,6 @@
 //! peer must prove to be exactly the expected workload. There is no way from a failed handshake to plaintext.
 
 use std::cell::RefCell;
-use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,19 +56,6 @@ impl ConnectError {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimedOut | Self::HandshakeTimedOut)
-    }
-
-    /// The error with its causes, in one line.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
     }
 }
 

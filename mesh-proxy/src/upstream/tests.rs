@@ -2,6 +2,7 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
+use mesh_api::error_chain::chain;
 use mesh_api::model::MeshSettings;
 use mesh_api::name::SpiffeId;
 use mesh_identity::ca::{Authority, CaSettings, Issuer as _};
@@ -126,7 +127,7 @@ fn alike_addresses_with_another_expected_identity_share_nothing() {
         let refused = upstreams.http1(&target(address, "somebody-else")).await;
         let error = refused.expect_err("another workload answered");
         assert!(matches!(error, ConnectError::Peer(_)), "{error:?}");
-        assert!(error.chain().contains("somebody-else"), "{}", error.chain());
+        assert!(chain(&error).contains("somebody-else"), "{}", chain(&error));
         assert_eq!(peer.accepted.get(), 2);
     });
 }
