@@ -5,7 +5,7 @@
 //! of this process or root.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ impl OperatorSocket {
         }
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(SocketError::InUse { path: path.to_owned() }),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // A connection to a file that is no socket is refused as well.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
                 std::fs::remove_file(path).map_err(|error| failed("remove the leftover", error))?;
             }
             // What else stands there is left alone; `bind` says what is wrong with it.
@@ -96,6 +97,10 @@ impl OperatorSocket {
     }
 }
 
+fn is_socket(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +126,15 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         let _serving = OperatorSocket::open(&path).expect("the leftover is replaced");
         assert!(matches!(OperatorSocket::open(&path), Err(SocketError::InUse { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        std::fs::write(&path, "kept").expect("written");
+        let refused = OperatorSocket::open(&path);
+        assert!(matches!(refused, Err(SocketError::Io { action: "bind", .. })), "{refused:?}");
+        assert_eq!(std::fs::read(&path).expect("there"), b"kept");
     }
 }
