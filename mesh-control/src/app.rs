@@ -21,7 +21,7 @@ use mesh_daemon::logging::LogControl;
 use mesh_daemon::operator_socket::{OperatorSocket, SocketError};
 use mesh_identity::ca::disk::{DiskError, Origin, StateDirectory};
 use mesh_identity::ca::{CaSettings, Event, Issuer};
-use mesh_identity::certificate;
+use mesh_identity::certificate::{self, timestamp};
 use mesh_identity::tls::{ClientAuth, IdentitySource, server_config};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -359,11 +359,11 @@ fn upkeep_once(plane: &Plane, own: &SpiffeId) {
             for event in events {
                 match event {
                     Event::IntermediateRotated { serial, not_after } => {
-                        let not_after = crate::status::timestamp(not_after);
+                        let not_after = timestamp(not_after);
                         tracing::info!(serial, not_after, "a new intermediate signs from now on");
                     }
                     Event::RootExpiring { not_after } => {
-                        let not_after = crate::status::timestamp(not_after);
+                        let not_after = timestamp(not_after);
                         tracing::warn!(not_after, "the root ends soon; plan its replacement");
                     }
                 }

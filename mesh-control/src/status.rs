@@ -16,7 +16,7 @@ use mesh_api::model::{
 use mesh_api::name::Namespace;
 use mesh_api::problem::{Problem, Severity};
 use mesh_api::wire::{SELF, TypeUrl};
-use mesh_identity::certificate::{self, CertificateSummary};
+use mesh_identity::certificate::{self, timestamp};
 use mesh_policy::analyze;
 
 use crate::plane::Plane;
@@ -254,50 +254,17 @@ pub fn ca_status(plane: &Plane, now: SystemTime) -> CaStatus {
         .enumerate()
         .filter_map(|(index, (name, der))| {
             let summary = certificate::inspect(der).ok()?;
-            Some(certificate_status(name, index, &summary, der, trust_domain, now))
+            Some(CertificateStatus {
+                resource_name: (*name).to_owned(),
+                kind: "CA".to_owned(),
+                chain_index: index,
+                ..summary.status(der, trust_domain, now)
+            })
         })
         .collect();
     let (issued, refused) = plane.issue.counts();
     let workload_ttl_seconds = authority.settings().workload_ttl.as_secs();
     CaStatus { authorities, issued, refused, workload_ttl_seconds }
-}
-
-fn certificate_status(
-    name: &str,
-    chain_index: usize,
-    summary: &CertificateSummary,
-    der: &[u8],
-    trust_domain: &str,
-    now: SystemTime,
-) -> CertificateStatus {
-    let ttl_seconds = match summary.not_after.duration_since(now) {
-        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        Err(past) => -i64::try_from(past.duration().as_secs()).unwrap_or(i64::MAX),
-    };
-    CertificateStatus {
-        resource_name: name.to_owned(),
-        kind: "CA".to_owned(),
-        status: "ACTIVE".to_owned(),
-        valid: summary.not_before <= now && now <= summary.not_after,
-        chain_index,
-        spiffe_id: summary.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-        trust_domain: trust_domain.to_owned(),
-        subject: summary.subject.clone(),
-        serial_number: summary.serial.clone(),
-        not_before: timestamp(summary.not_before),
-        not_after: timestamp(summary.not_after),
-        ttl_seconds,
-        next_rotation: None,
-        pem: certificate::to_pem(der),
-    }
-}
-
-/// A time as RFC 3339 in UTC; empty when it is out of range.
-#[must_use]
-pub fn timestamp(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        .unwrap_or_default()
 }
 
 /// Every object, for looking at all of them together without holding on to the registry.

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use mesh_api::admin::CertificateStatus;
 use mesh_api::name::{NameError, SpiffeId};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -41,6 +42,44 @@ pub struct CertificateSummary {
     pub is_ca: bool,
     /// For instance `ECDSA P-256` or `RSA 2048`.
     pub key_algorithm: String,
+}
+
+impl CertificateSummary {
+    /// The certificate as admin sockets answer it, in force and first of its chain under no resource name:
+    /// whoever lists it says what it is to them. `der` is the certificate that was read.
+    #[must_use]
+    pub fn status(&self, der: &[u8], trust_domain: &str, now: SystemTime) -> CertificateStatus {
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let ttl_seconds = match self.not_after.duration_since(now) {
+            Ok(left) => seconds(left),
+            Err(past) => -seconds(past.duration()),
+        };
+        CertificateStatus {
+            resource_name: String::new(),
+            kind: String::new(),
+            status: "ACTIVE".to_owned(),
+            valid: self.not_before <= now && now <= self.not_after,
+            chain_index: 0,
+            spiffe_id: self.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            trust_domain: trust_domain.to_owned(),
+            subject: self.subject.clone(),
+            serial_number: self.serial.clone(),
+            not_before: timestamp(self.not_before),
+            not_after: timestamp(self.not_after),
+            ttl_seconds,
+            next_rotation: None,
+            pem: to_pem(der),
+        }
+    }
+}
+
+/// A time as RFC 3339 in UTC, in whole seconds: certificates have no finer ones. Empty when it is out of
+/// range.
+#[must_use]
+pub fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_default()
 }
 
 /// Reads one DER certificate.

@@ -23,6 +23,7 @@ use crate::verify::VerifyError;
 
 mod client;
 mod server;
+mod signature;
 mod source;
 
 pub use client::{ClientConfigs, bootstrap_client_config, client_config};
@@ -73,13 +74,6 @@ pub fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Option<Peer> {
     let leaf = strict_leaf(leaf_der).ok()?;
     let certificate_sha256 = crate::certificate::hex(&Sha256::digest(leaf_der));
     Some(Peer { id: leaf.id, not_after: leaf.not_after, certificate_sha256 })
-}
-
-/// The peer's identity from `connection.peer_certificates()`, after a handshake with one of this module's
-/// configurations. `None` when the peer presented no certificate.
-#[must_use]
-pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Option<SpiffeId> {
-    strict_leaf(certificates?.first()?).ok().map(|leaf| leaf.id)
 }
 
 /// Our reason in an error of rustls, if the peer was refused by the verifiers of this module; also found

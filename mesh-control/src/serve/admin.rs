@@ -21,6 +21,7 @@ use mesh_api::name::SpiffeId;
 use mesh_api::problem::Problem;
 use mesh_daemon::logging::LogControl;
 use mesh_daemon::operator_socket::OperatorSocket;
+use mesh_identity::certificate::timestamp;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::net::unix::SocketAddr;
@@ -177,7 +178,7 @@ async fn tokens(
         Failure::new(status, chain(&refusal), "")
     })?;
     tracing::info!(id = request.spiffe_id, ttl_seconds = ttl.as_secs(), "join token issued");
-    Ok(Json(JoinTokenResponse { token, expires: status::timestamp(now + ttl) }))
+    Ok(Json(JoinTokenResponse { token, expires: timestamp(now + ttl) }))
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@ use mesh_api::wire::identity::identity_service_server::IdentityService;
 use mesh_api::wire::identity::issue_request::Attestation as WireAttestation;
 use mesh_api::wire::identity::{IssueRequest, IssueResponse, TrustDomainBundle};
 use mesh_identity::attest::Attestation;
+use mesh_identity::certificate::timestamp;
 use tonic::{Request, Response, Status};
 
 use super::answer;
@@ -46,7 +47,7 @@ impl IdentityService for Identity {
                 tracing::info!(
                     id = %issued.chain.id,
                     serial = issued.chain.serial,
-                    not_after = crate::status::timestamp(issued.chain.not_after),
+                    not_after = timestamp(issued.chain.not_after),
                     %address,
                     "certificate issued"
                 );

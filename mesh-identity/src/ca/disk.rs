@@ -213,12 +213,6 @@ impl StateDirectory {
         self.write_root(authority)
     }
 
-    /// The state file, for messages.
-    #[must_use]
-    pub fn state_path(&self) -> PathBuf {
-        self.path.join(STATE_FILE)
-    }
-
     fn create(&self, settings: CaSettings, now: SystemTime) -> Result<(Authority, Origin), DiskError> {
         let root = self.path.join(ROOT_FILE);
         // What cannot be looked at may well be there: only a definite "no" lets a root be made.

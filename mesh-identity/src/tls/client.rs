@@ -6,13 +6,11 @@ use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::verify_tls13_signature;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, PeerIncompatible, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::server::verify;
-use super::{IdentitySource, provider, refuse};
+use super::{IdentitySource, provider, refuse, signature};
 use crate::bundle::TrustBundle;
 use crate::verify::{ExpectedPeer, PeerRole, VerifyError};
 
@@ -150,7 +148,7 @@ impl ServerVerifier {
         if self.own == OwnCertificate::Required && current.valid_svid(SystemTime::now()).is_none() {
             return Err(VerifyError::NoOwnIdentity);
         }
-        let peer = verify(&self.source, PeerRole::Server, leaf, intermediates, now)?;
+        let peer = current.verify(PeerRole::Server, leaf, intermediates, now)?;
         if self.expected.accepts(&peer.id, &current.trust_domains) {
             Ok(())
         } else {
@@ -178,7 +176,7 @@ impl ServerCertVerifier for ServerVerifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+        Err(signature::refuse_tls12())
     }
 
     fn verify_tls13_signature(
@@ -187,11 +185,10 @@ impl ServerCertVerifier for ServerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        signature::verify(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        signature::schemes()
     }
 }

@@ -1,18 +1,16 @@
 //! The serving side: a certificate from the source, and clients judged by it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::verify_tls13_signature;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, ServerConfig, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::{IdentitySource, provider, refuse};
-use crate::verify::{PeerRole, verify_peer};
+use super::{IdentitySource, provider, refuse, signature};
+use crate::verify::PeerRole;
 
 /// What is asked of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +84,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        verify(&self.source, PeerRole::Client, leaf, intermediates, now).map_err(refuse)?;
+        self.source.current().verify(PeerRole::Client, leaf, intermediates, now).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -96,7 +94,7 @@ impl ClientCertVerifier for ClientVerifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+        Err(signature::refuse_tls12())
     }
 
     fn verify_tls13_signature(
@@ -105,26 +103,10 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        signature::verify(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        signature::schemes()
     }
-}
-
-/// Judges a peer by the source as it is at this moment.
-pub(super) fn verify(
-    source: &IdentitySource,
-    role: PeerRole,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
-) -> Result<crate::verify::VerifiedPeer, crate::verify::VerifyError> {
-    let current = source.current();
-    let chain: Vec<CertificateDer<'_>> =
-        std::iter::once(leaf).chain(intermediates).map(|der| CertificateDer::from(der.as_ref())).collect();
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-    verify_peer(&chain, &current.bundle, &current.trust_domains, role, now)
 }

@@ -1,14 +1,16 @@
 //! What the configurations read at each handshake: the current certificate, bundle and trust domains.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use mesh_api::name::TrustDomain;
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::bundle::TrustBundle;
 use crate::svid::Svid;
+use crate::verify::{PeerRole, VerifiedPeer, VerifyError, verify_peer};
 
 /// One consistent state of identity and trust.
 #[derive(Debug, Clone)]
@@ -26,6 +28,22 @@ impl Current {
     #[must_use]
     pub fn valid_svid(&self, now: SystemTime) -> Option<&Svid> {
         self.svid.as_ref().filter(|svid| svid.is_valid_at(now))
+    }
+
+    /// Judges a peer by this state.
+    pub(super) fn verify(
+        &self,
+        role: PeerRole,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<VerifiedPeer, VerifyError> {
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf)
+            .chain(intermediates)
+            .map(|der| CertificateDer::from(der.as_ref()))
+            .collect();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        verify_peer(&chain, &self.bundle, &self.trust_domains, role, now)
     }
 }
 

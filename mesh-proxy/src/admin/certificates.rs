@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use mesh_api::admin::CertificateStatus;
-use mesh_identity::certificate::{CertificateSummary, inspect, to_pem};
+use mesh_identity::certificate::{CertificateSummary, inspect, timestamp};
 
 use super::Admin;
 
@@ -54,30 +54,12 @@ fn status(
     trust_domain: &str,
     now: SystemTime,
 ) -> CertificateStatus {
+    let mut status = summary.status(der, trust_domain, now);
     // An authority's certificate names its trust domain, which is nobody's identity.
-    let leaf_id = summary.spiffe_id.as_ref().filter(|_| !summary.is_ca);
-    let spiffe_id = leaf_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
-    let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    let ttl_seconds = match summary.not_after.duration_since(now) {
-        Ok(left) => seconds(left),
-        Err(past) => -seconds(past.duration()),
-    };
-    CertificateStatus {
-        resource_name: String::new(),
-        kind: String::new(),
-        status: "ACTIVE".to_owned(),
-        valid: summary.not_before <= now && now <= summary.not_after,
-        chain_index: 0,
-        spiffe_id,
-        trust_domain: trust_domain.to_owned(),
-        subject: summary.subject.clone(),
-        serial_number: summary.serial.clone(),
-        not_before: timestamp(summary.not_before),
-        not_after: timestamp(summary.not_after),
-        ttl_seconds,
-        next_rotation: None,
-        pem: to_pem(der),
+    if summary.is_ca {
+        status.spiffe_id.clear();
     }
+    status
 }
 
 fn warming(trust_domain: &str) -> CertificateStatus {
@@ -97,11 +79,4 @@ fn warming(trust_domain: &str) -> CertificateStatus {
         next_rotation: None,
         pem: String::new(),
     }
-}
-
-/// A time for people and programs, in whole seconds; certificates have no finer ones.
-fn timestamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
 }
