@@ -155,28 +155,17 @@ fn yaml(document: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::local::mesh_file::MeshFile;
-    use crate::local::plan::{Surroundings, resolve};
-    use crate::local::privilege::Privilege;
+    use crate::local::plan::planned;
 
     fn plan() -> Plan {
-        let surroundings = Surroundings {
-            file: PathBuf::from("/srv/shop/mesh.yaml"),
-            name: None,
-            privilege: Privilege::Root,
-            environment: BTreeMap::new(),
-        };
         let text = "trustDomain: example.org\n\
                     workloads:\n\
                     - {name: web, namespace: shop, command: x, ports: [{port: 8080, name: http}, 9000]}\n\
                     - {name: intruder, namespace: outside, mesh: false, command: x, labels: {version: 1}}\n\
                     services:\n\
                     - {name: peers, namespace: shop, headless: true, selector: {app: web}, ports: [{port: 80, targetPort: http, appProtocol: http}]}\n";
-        let file = MeshFile::parse(&surroundings.file, text).expect("a mesh");
-        resolve(&file, &surroundings).expect("a plan")
+        planned("/srv/shop/mesh.yaml", text)
     }
 
     #[test]

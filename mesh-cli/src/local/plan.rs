@@ -132,3 +132,16 @@ impl Service {
             && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
     }
 }
+
+/// The plan of a `mesh.yaml` at `file`, by root and with nothing inherited.
+#[cfg(test)]
+pub(crate) fn planned(file: &str, text: &str) -> Plan {
+    let surroundings = Surroundings {
+        file: PathBuf::from(file),
+        name: None,
+        privilege: Privilege::Root,
+        environment: BTreeMap::new(),
+    };
+    let written = super::mesh_file::MeshFile::parse(&surroundings.file, text).expect("a mesh");
+    resolve(&written, &surroundings).expect("a plan")
+}

@@ -117,23 +117,11 @@ fn listens(table: &str, port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::local::mesh_file::MeshFile;
-    use crate::local::plan::{Surroundings, resolve};
-    use crate::local::privilege::Privilege;
+    use crate::local::plan::planned;
 
     fn plan(text: &str) -> Plan {
-        let surroundings = Surroundings {
-            file: PathBuf::from("/srv/mesh.yaml"),
-            name: None,
-            privilege: Privilege::Root,
-            environment: BTreeMap::new(),
-        };
-        let file = MeshFile::parse(&surroundings.file, text).expect("a mesh");
-        resolve(&file, &surroundings).expect("a plan")
+        planned("/srv/mesh.yaml", text)
     }
 
     #[test]

@@ -241,21 +241,11 @@ fn free_index(plan: &Plan) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::local::mesh_file::{MeshFile, RestartPolicy};
-    use crate::local::privilege::Privilege;
+    use crate::local::mesh_file::RestartPolicy;
 
     fn plan(text: &str) -> Plan {
-        let surroundings = Surroundings {
-            file: PathBuf::from("/srv/mesh.yaml"),
-            name: None,
-            privilege: Privilege::Root,
-            environment: BTreeMap::new(),
-        };
-        let file = MeshFile::parse(Path::new("/srv/mesh.yaml"), text).expect("a mesh");
-        plan::resolve(&file, &surroundings).expect("a plan")
+        plan::planned("/srv/mesh.yaml", text)
     }
 
     fn request(name: Option<&str>, ports: &[u16]) -> RunRequest {
