@@ -4,11 +4,13 @@
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mesh_control::args::{Args as ControlArgs, Command as ControlCommand};
-use mesh_control::config::Config;
+#[path = "support/lab.rs"]
+mod lab;
+
+use lab::{Control, Networks, Process, output, run};
 
 /// Longest wait for what is expected to come.
 const SOON: Duration = Duration::from_secs(15);
@@ -48,9 +50,6 @@ metadata: {name: nothing, namespace: backend}
 spec: {}
 ";
 
-/// A child that ends with its owner.
-struct Process(Child);
-
 impl Process {
     fn signal(&self, signal: &str) {
         run("kill", &[signal, &self.0.id().to_string()]);
@@ -60,62 +59,6 @@ impl Process {
         self.0.kill().expect("killed");
         self.0.wait().expect("ended");
     }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
-    }
-}
-
-/// Namespaces and a bridge that end with their owner.
-struct Networks;
-
-impl Networks {
-    fn new() -> Self {
-        let networks = Self;
-        networks.remove();
-        run("ip", &["link", "add", "mmhub", "type", "bridge"]);
-        run("ip", &["addr", "add", &format!("{HUB}/24"), "dev", "mmhub"]);
-        run("ip", &["link", "set", "mmhub", "up"]);
-        for (name, address) in [("mmf", "10.78.0.10/24"), ("mmc", "10.78.0.20/24")] {
-            let outer = format!("{name}0");
-            run("ip", &["netns", "add", name]);
-            run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", name]);
-            run("ip", &["link", "set", &outer, "master", "mmhub", "up"]);
-            run("ip", &["-n", name, "addr", "add", address, "dev", "eth0"]);
-            run("ip", &["-n", name, "link", "set", "lo", "up"]);
-            run("ip", &["-n", name, "link", "set", "eth0", "up"]);
-            run("ip", &["-n", name, "route", "add", "default", "via", &HUB.to_string()]);
-        }
-        networks
-    }
-
-    fn remove(&self) {
-        for arguments in [["netns", "del", "mmf"], ["netns", "del", "mmc"], ["link", "del", "mmhub"]] {
-            let mut command = Command::new("ip");
-            // What is not there need not be removed.
-            let _absent = command.args(arguments).stderr(Stdio::null()).status();
-        }
-    }
-}
-
-impl Drop for Networks {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-fn output(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).output().expect("the program is there")
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = output(program, arguments);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {error}");
-    String::from_utf8(output.stdout).expect("text")
 }
 
 /// A mesh of two workloads.
@@ -129,7 +72,8 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("config")).expect("made");
         std::fs::write(folder.path().join("config/mesh.yaml"), MESH).expect("written");
-        Self { folder, _networks: Networks::new() }
+        let spaces = [("mmf", Ipv4Addr::new(10, 78, 0, 10)), ("mmc", Ipv4Addr::new(10, 78, 0, 20))];
+        Self { folder, _networks: Networks::new("mmhub", HUB, &spaces) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -140,33 +84,8 @@ impl Mesh {
         self.path(name).to_str().expect("text").to_owned()
     }
 
-    /// A control plane in this process, on a runtime that is dropped with what is returned.
     fn control(&self) -> Control {
-        use clap::Parser as _;
-        let (config, state, socket) =
-            (self.text_path("config"), self.text_path("state"), self.text_path("control.sock"));
-        let listen = format!("{HUB}:15012");
-        let flags = [
-            "mesh-control",
-            "run",
-            "--config-dir",
-            &config,
-            "--state-dir",
-            &state,
-            "--listen",
-            &listen,
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--admin-socket",
-            &socket,
-            "--workload-ttl",
-            LIFE,
-        ];
-        let ControlCommand::Run(args) = ControlArgs::parse_from(flags).command;
-        let config = Config::new(&args).expect("valid");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let running = runtime.block_on(mesh_control::app::start(config, None)).expect("it starts");
-        Control { runtime: Some(runtime), running: Some(running) }
+        Control::start(self.folder.path(), HUB, &["--workload-ttl", LIFE])
     }
 
     fn proxy(&self, namespace: &str, node: &str) -> Process {
@@ -192,14 +111,7 @@ impl Mesh {
     }
 
     fn token(&self, namespace: &str, id: &str) {
-        let body = format!(r#"{{"spiffe_id":"{id}","ttl_seconds":60}}"#);
-        let socket = self.text_path("control.sock");
-        let header = "content-type: application/json";
-        let url = "http://localhost/tokens";
-        let answer = run("curl", &["-sf", "--unix-socket", &socket, "-H", header, "-d", &body, url]);
-        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        let token = answer["token"].as_str().expect("a token");
-        std::fs::write(self.path(&format!("{namespace}.token")), token).expect("written");
+        lab::write_token(self.folder.path(), id, &self.path(&format!("{namespace}.token")));
     }
 
     fn admin(&self, namespace: &str, path: &str) -> serde_json::Value {
@@ -209,8 +121,7 @@ impl Mesh {
     }
 
     fn is_ready(&self, namespace: &str) -> bool {
-        let socket = self.text_path(&format!("{namespace}.sock"));
-        output("curl", &["-sf", "--unix-socket", &socket, "http://localhost/ready"]).status.success()
+        lab::is_ready(&self.path(&format!("{namespace}.sock")))
     }
 
     fn until(&self, what: &str, condition: impl Fn() -> bool) {
@@ -219,20 +130,6 @@ impl Mesh {
             let log = |name: &str| std::fs::read_to_string(self.path(name)).unwrap_or_default();
             assert!(Instant::now() < deadline, "{what}\n{}\n{}", log("mmf.log"), log("mmc.log"));
             std::thread::park_timeout(Duration::from_millis(50));
-        }
-    }
-}
-
-/// A control plane in this process.
-struct Control {
-    runtime: Option<tokio::runtime::Runtime>,
-    running: Option<mesh_control::app::Running>,
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        if let (Some(runtime), Some(running)) = (self.runtime.take(), self.running.take()) {
-            runtime.block_on(running.stop());
         }
     }
 }

@@ -12,6 +12,8 @@ mod dns;
 mod floods;
 mod frames;
 mod heads;
+#[path = "../support/lab.rs"]
+mod lab;
 mod mesh;
 mod peers;
 mod requests;

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mesh_control::args::{Args as ControlArgs, Command as ControlCommand};
-use mesh_control::config::Config;
+use crate::lab::{self, Control, Networks, Process};
+pub(crate) use crate::lab::{output, run};
 
 /// Longest wait for what is expected to come.
 const SOON: Duration = Duration::from_secs(20);
@@ -22,90 +22,6 @@ pub(crate) const HTTP2: u16 = 9090;
 pub(crate) const AUTO: u16 = 7000;
 /// Port that demands mutual TLS.
 pub(crate) const STRICT: u16 = 8443;
-
-/// A child that ends with its owner.
-pub(crate) struct Process(pub(crate) Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
-    }
-}
-
-/// Namespaces and a bridge, which end with their owner. Numbers keep the tests of one run apart.
-struct Networks(u8);
-
-impl Networks {
-    fn new(number: u8) -> Self {
-        let networks = Self(number);
-        networks.remove();
-        let (hub, bridge) = (networks.address(1), format!("hst{number}"));
-        run("ip", &["link", "add", &bridge, "type", "bridge"]);
-        run("ip", &["addr", "add", &format!("{hub}/24"), "dev", &bridge]);
-        run("ip", &["link", "set", &bridge, "up"]);
-        for (name, host) in [("c", 10), ("s", 20)] {
-            let (space, outer) = (format!("hst{number}{name}"), format!("hst{number}{name}0"));
-            let address = format!("{}/24", networks.address(host));
-            run("ip", &["netns", "add", &space]);
-            run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &space]);
-            run("ip", &["link", "set", &outer, "master", &bridge, "up"]);
-            run("ip", &["-n", &space, "addr", "add", &address, "dev", "eth0"]);
-            run("ip", &["-n", &space, "link", "set", "lo", "up"]);
-            run("ip", &["-n", &space, "link", "set", "eth0", "up"]);
-            run("ip", &["-n", &space, "route", "add", "default", "via", &hub.to_string()]);
-        }
-        networks
-    }
-
-    fn address(&self, host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 79, self.0, host)
-    }
-
-    fn remove(&self) {
-        let number = self.0;
-        let spaces = [format!("hst{number}c"), format!("hst{number}s")];
-        for arguments in [
-            ["netns", "del", spaces[0].as_str()],
-            ["netns", "del", spaces[1].as_str()],
-            ["link", "del", format!("hst{number}").as_str()],
-        ] {
-            // What is not there need not be removed.
-            let _absent = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
-        }
-    }
-}
-
-impl Drop for Networks {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-pub(crate) fn output(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).output().expect("the program is there")
-}
-
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let output = output(program, arguments);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {error}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// A control plane in this process.
-struct Control {
-    runtime: Option<tokio::runtime::Runtime>,
-    running: Option<mesh_control::app::Running>,
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        if let (Some(runtime), Some(running)) = (self.runtime.take(), self.running.take()) {
-            runtime.block_on(running.stop());
-        }
-    }
-}
 
 /// Which of the two workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +44,9 @@ pub(crate) struct Mesh {
     folder: tempfile::TempDir,
     client: Option<Process>,
     server: Option<Process>,
-    _control: Option<Control>,
-    networks: Networks,
+    _control: Control,
+    _networks: Networks,
+    number: u8,
 }
 
 impl Mesh {
@@ -139,9 +56,13 @@ impl Mesh {
         std::fs::create_dir(folder.path().join("config")).expect("made");
         let config = include_str!("mesh.yaml").replace("10.79.0.", &format!("10.79.{number}."));
         std::fs::write(folder.path().join("config/mesh.yaml"), config).expect("written");
-        let networks = Networks::new(number);
-        let mut mesh = Self { folder, networks, _control: None, client: None, server: None };
-        mesh._control = Some(mesh.control());
+        let address = |host| Ipv4Addr::new(10, 79, number, host);
+        let (client, server) = (format!("hst{number}c"), format!("hst{number}s"));
+        let spaces = [(client.as_str(), address(10)), (server.as_str(), address(20))];
+        let networks = Networks::new(&format!("hst{number}"), address(1), &spaces);
+        let control = Control::start(folder.path(), address(1), &[]);
+        let mut mesh =
+            Self { folder, _networks: networks, number, _control: control, client: None, server: None };
         for side in [Side::Client, Side::Server] {
             let program = env!("CARGO_BIN_EXE_mesh-proxy");
             run("ip", &["netns", "exec", &mesh.space(side), program, "intercept", "install"]);
@@ -178,43 +99,20 @@ impl Mesh {
     }
 
     pub(crate) fn space(&self, side: Side) -> String {
-        format!("hst{}{}", self.networks.0, side.letter())
+        format!("hst{}{}", self.number, side.letter())
     }
 
     /// Address of a port of the server workload.
     pub(crate) fn server(&self, port: u16) -> SocketAddr {
-        SocketAddr::from((self.networks.address(20), port))
+        SocketAddr::from((self.address(20), port))
     }
 
-    fn control(&self) -> Control {
-        use clap::Parser as _;
-        let (config, state, socket) =
-            (self.text_path("config"), self.text_path("state"), self.text_path("control.sock"));
-        let listen = format!("{}:15012", self.networks.address(1));
-        let flags = [
-            ["--config-dir", &config],
-            ["--state-dir", &state],
-            ["--listen", &listen],
-            ["--metrics-listen", "127.0.0.1:0"],
-            ["--admin-socket", &socket],
-        ];
-        let flags = ["mesh-control", "run"].into_iter().chain(flags.into_iter().flatten());
-        let ControlCommand::Run(args) = ControlArgs::parse_from(flags).command;
-        let config = Config::new(&args).expect("valid");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let running = runtime.block_on(mesh_control::app::start(config, None)).expect("it starts");
-        Control { runtime: Some(runtime), running: Some(running) }
+    fn address(&self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 79, self.number, host)
     }
 
     fn token(&self, side: Side, id: &str) {
-        let body = format!(r#"{{"spiffe_id":"{id}","ttl_seconds":60}}"#);
-        let socket = self.text_path("control.sock");
-        let header = "content-type: application/json";
-        let url = "http://localhost/tokens";
-        let answer = run("curl", &["-sf", "--unix-socket", &socket, "-H", header, "-d", &body, url]);
-        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        let token = answer["token"].as_str().expect("a token");
-        std::fs::write(self.path(&format!("{}.token", side.letter())), token).expect("written");
+        lab::write_token(self.folder.path(), id, &self.path(&format!("{}.token", side.letter())));
     }
 
     fn proxy(&self, side: Side, node: &str) -> Process {
@@ -222,7 +120,7 @@ impl Mesh {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.space(side), env!("CARGO_BIN_EXE_mesh-proxy"), "run"]);
         command.args(["--node-id", node]);
-        command.arg("--control").arg(format!("{}:15012", self.networks.address(1)));
+        command.arg("--control").arg(format!("{}:15012", self.address(1)));
         command.arg("--control-root-cert").arg(self.path("state/root-cert.pem"));
         command.arg("--join-token-file").arg(self.path(&format!("{letter}.token")));
         command.arg("--admin-socket").arg(self.path(&format!("{letter}.sock")));
@@ -233,8 +131,7 @@ impl Mesh {
     }
 
     fn is_ready(&self, side: Side) -> bool {
-        let socket = self.text_path(&format!("{}.sock", side.letter()));
-        output("curl", &["-sf", "--unix-socket", &socket, "http://localhost/ready"]).status.success()
+        lab::is_ready(&self.path(&format!("{}.sock", side.letter())))
     }
 
     pub(crate) fn until(&self, what: &str, condition: impl Fn() -> bool) {
