@@ -21,7 +21,7 @@ pub use mesh::{AccessLogFormat, MeshSettings, OutboundPolicy, PathNormalization}
 pub use meta::{Kind, ObjectMeta, ObjectRef, Origin, Selector, TargetRef};
 pub use peer_authentication::{MtlsMode, PeerAuthentication};
 pub use proxy::{InboundPort, ProxyConfig, TrustBundleSet, WorkloadPolicies};
-pub use request_authentication::{JwtRule, RequestAuthentication};
+pub use request_authentication::{JwtRule, KeySet, KeySets, KeySource, RequestAuthentication};
 pub use service::{Protocol, Service, ServicePort};
 pub use traffic::{DestinationRule, VirtualService};
 pub use workload::Workload;

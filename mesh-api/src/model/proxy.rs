@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthorizationPolicy, MeshSettings, MtlsMode, PeerAuthentication, Protocol, RequestAuthentication,
+    AuthorizationPolicy, KeySets, MeshSettings, MtlsMode, PeerAuthentication, Protocol, RequestAuthentication,
 };
 use crate::name::{Labels, Namespace, ServiceAccount};
 
@@ -58,6 +58,8 @@ pub struct WorkloadPolicies {
     pub peer: Vec<Arc<PeerAuthentication>>,
     /// RequestAuthentications that select the workload.
     pub request: Vec<Arc<RequestAuthentication>>,
+    /// Keys of those of their rules that do not state them in line.
+    pub key_sets: KeySets,
     /// Effective mode of the workload.
     pub mtls: MtlsMode,
     /// Effective modes of single ports.

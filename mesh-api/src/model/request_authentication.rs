@@ -1,5 +1,8 @@
 //! RequestAuthentication (SEMANTICS section 7), as validated.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectMeta, Selector, TargetRef};
@@ -46,4 +49,55 @@ pub struct JwtRule {
     pub timeout_ms: u64,
     /// Claims split at spaces, beside `scope` and `permission`.
     pub space_delimited_claims: Vec<String>,
+}
+
+/// Where the keys of a rule come from (SEMANTICS 7.2): in this order the first that is stated.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeySource {
+    /// The rule's own `jwks`.
+    Inline,
+    /// A URL that answers with a JWKS.
+    Jwks(String),
+    /// A URL that answers with an OpenID provider's configuration, whose `jwks_uri` is asked next.
+    Discovery(String),
+}
+
+impl KeySource {
+    /// The URL that is asked first, which names the source in [`KeySets`]; `None` for keys in line.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::Inline => None,
+            Self::Jwks(url) | Self::Discovery(url) => Some(url),
+        }
+    }
+}
+
+impl JwtRule {
+    /// Where the rule's keys come from.
+    #[must_use]
+    pub fn key_source(&self) -> KeySource {
+        if !self.jwks.is_empty() {
+            KeySource::Inline
+        } else if !self.jwks_uri.is_empty() {
+            KeySource::Jwks(self.jwks_uri.clone())
+        } else {
+            let issuer = self.issuer.strip_suffix('/').unwrap_or(&self.issuer);
+            KeySource::Discovery(format!("{issuer}/.well-known/openid-configuration"))
+        }
+    }
+}
+
+/// Keys that the control plane fetched, by [`KeySource::url`].
+pub type KeySets = BTreeMap<String, KeySet>;
+
+/// What is known of one source of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySet {
+    /// The last good JWKS, as JSON text with the public members alone; `None` before the first. Then no
+    /// token of the rule is accepted, and a request without one is none of the rule's business.
+    pub jwks: Option<Arc<str>>,
+    /// Why the last attempt to fetch failed, in words; empty when it did not.
+    pub problem: String,
 }

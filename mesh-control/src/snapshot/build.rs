@@ -103,6 +103,8 @@ pub fn policies(registry: &Registry, workload: &Workload) -> WorkloadPolicies {
         authorization: registry.authorization_of(workload),
         peer: registry.peer_of(workload),
         request: registry.request_of(workload),
+        // Keys in line travel with their rule; what is fetched is added where the fetcher publishes it.
+        key_sets: mesh_api::model::KeySets::default(),
         mtls: modes.default,
         mtls_ports: modes.ports,
     }
