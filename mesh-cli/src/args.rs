@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs,
+    analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs, policy,
     proxy_config, proxy_status, ps, restart, run, status, up, validate, version, wire, x_authz,
 };
 use crate::local::state::Selection;
@@ -91,6 +91,9 @@ pub(crate) enum Command {
     Analyze(analyze::AnalyzeArgs),
     /// Check files and say whether the mesh would take them
     Validate(validate::ValidateArgs),
+    /// What policies would do, before they do it
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Create or change objects from files
     Apply(apply::ApplyArgs),
     /// Show objects in force

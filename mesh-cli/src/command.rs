@@ -17,6 +17,7 @@ pub(crate) mod local_init;
 pub(crate) mod logs;
 pub(crate) mod mesh;
 pub(crate) mod objects;
+pub(crate) mod policy;
 pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;
 pub(crate) mod ps;
@@ -155,6 +156,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::ProxyStatus(args) => proxy_status::run(global, &args),
         Command::ProxyConfig(command) => proxy_config::run(global, &command),
         Command::Analyze(args) => analyze::run(global, &args),
+        Command::Policy(command) => policy::run(global, &command),
         Command::Validate(args) => validate::run(&args),
         Command::Apply(args) => apply::run(global, &args),
         Command::Get(args) => get::run(global, &args),
