@@ -170,6 +170,8 @@ async fn plain(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, t
         first_bytes_or_drain(worker, &socket, silence).await
     };
     let first = match peeked {
+        // A client that has said all that it will say may still wait for the application to speak.
+        Ok(Peeked::Ended) if !protocol.is_http() => FirstBytes::Other,
         Err(_) | Ok(Peeked::Ended) => return note_silent_end(worker, connection),
         Ok(Peeked::Silent) if protocol.is_http() => return note_silent_end(worker, connection),
         Ok(Peeked::Silent) => return Box::pin(silent(worker, connection, socket, transport)).await,

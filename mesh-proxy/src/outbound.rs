@@ -83,6 +83,10 @@ async fn known(
     };
     let protocol = model.protocol(port);
     match peeked {
+        // A client that has said all that it will say may still wait for the application to speak.
+        Ok(Peeked::Ended) if protocol == Protocol::Auto => {
+            as_stream(worker, connection, socket, destination).await;
+        }
         Err(_) | Ok(Peeked::Ended) => drop(worker.telemetry.tcp(connection)),
         Ok(Peeked::Silent) if protocol.is_http() => drop(worker.telemetry.tcp(connection)),
         Ok(Peeked::Silent) => Box::pin(silent(worker, connection, socket, destination)).await,

@@ -123,7 +123,9 @@ pub async fn who_speaks(worker: &Worker, client: &TcpStream, upstream: Option<&m
     let limit = settings.request_head_timeout;
     match peek::first_bytes(client, limit, limit).await {
         Ok(Peeked::Start(first)) => Speaker::Client(first),
-        Ok(Peeked::Silent | Peeked::Ended) | Err(_) => Speaker::Nobody,
+        // Its side is over and the other one is not: a stream, whatever the application says.
+        Ok(Peeked::Ended) => Speaker::Client(FirstBytes::Other),
+        Ok(Peeked::Silent) | Err(_) => Speaker::Nobody,
     }
 }
 

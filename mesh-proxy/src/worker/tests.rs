@@ -639,6 +639,65 @@ fn an_application_that_speaks_first_works_in_plaintext_too() {
     });
 }
 
+/// An application that waits before it greets each connection, and then ends it.
+async fn late_greeting(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stream.write_all(b"220 ready\r\n").await.expect("written");
+        });
+    }
+}
+
+#[test]
+fn a_client_that_only_listens_is_served_on_an_undeclared_port() {
+    run_test(Protocol::Auto, MtlsMode::Strict, late_greeting, async |mesh| {
+        // At once, within the time that detection waits, and while the application is asked.
+        for pause in [0, 5, 60] {
+            let mut stream = mesh.dial().await;
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            stream.shutdown().await.expect("ended");
+            assert_eq!(all(&mut stream).await, "220 ready\r\n", "ended after {pause} ms");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_only_listens_is_served_in_plaintext_too() {
+    for protocol in [Protocol::Auto, Protocol::Tcp] {
+        for mode in [MtlsMode::Permissive, MtlsMode::Disable] {
+            run_test(protocol, mode, late_greeting, async |mesh| {
+                for pause in [0, 5, 60] {
+                    let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    stream.shutdown().await.expect("ended");
+                    assert_eq!(all(&mut stream).await, "220 ready\r\n", "ended after {pause} ms");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_client_that_only_listens_is_not_served_by_what_policy_or_strict_keeps_from_it() {
+    run_test(Protocol::Auto, MtlsMode::Permissive, late_greeting, async |mesh| {
+        mesh.publish_server(Some(Vec::new()), 2);
+        let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+        stream.shutdown().await.expect("ended");
+        let mut answer = Vec::new();
+        let _either_way = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty());
+    });
+    run_test(Protocol::Auto, MtlsMode::Strict, late_greeting, async |mesh| {
+        let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+        stream.shutdown().await.expect("ended");
+        let mut answer = Vec::new();
+        let _either_way = stream.read_to_end(&mut answer).await;
+        // The handshake's own alert is all that a stranger may see.
+        assert!(find(&answer, b"220").is_none());
+    });
+}
+
 #[test]
 fn a_client_that_hesitates_still_gets_http_on_an_undeclared_port() {
     run_test(Protocol::Auto, MtlsMode::Strict, reflecting, async |mesh| {
