@@ -2,7 +2,7 @@
 //!
 //! Reading order, which is the order in which data passes: [`name`] (validated names), [`model`] (what the
 //! mesh believes, after validation), [`manifest`] (what users write: YAML), [`problem`] (what is wrong with
-//! it), [`wire`] (what control plane and proxy say to each other), [`admin`] (what the admin sockets answer
+//! it), [`policy_test`] (what a unit test of policies says), [`wire`] (what control plane and proxy say to each other), [`admin`] (what the admin sockets answer
 //! and `meshctl` prints), [`error_chain`] (how an error is told to an operator).
 //!
 //! Invariants: nothing here does IO, reads a clock or keeps global state. A value of a type in [`name`] or
@@ -14,6 +14,7 @@ pub mod error_chain;
 pub mod manifest;
 pub mod model;
 pub mod name;
+pub mod policy_test;
 pub mod problem;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -35,6 +35,7 @@ mod lower;
 mod mesh_config;
 mod meta;
 mod peer_authentication;
+pub mod policy_test;
 mod protocol;
 mod report;
 mod request_authentication;

@@ -31,7 +31,7 @@ const SERVED: [(&str, &[&str], &[Kind]); 5] = [
     ("mini-mesh.io", &["v1alpha1"], &[Kind::MeshConfig]),
 ];
 /// Kinds of served groups that are valid and have no effect here.
-const UNSERVED: [(&str, &str, &str); 5] = [
+const UNSERVED: [(&str, &str, &str); 6] = [
     ("networking.istio.io", "Gateway", "there are no ingress gateways, so nothing is opened"),
     (
         "networking.istio.io",
@@ -40,6 +40,7 @@ const UNSERVED: [(&str, &str, &str); 5] = [
     ),
     ("networking.istio.io", "WorkloadGroup", "workloads are stated one by one, as WorkloadEntry"),
     ("networking.istio.io", "ProxyConfig", "proxies are configured by MeshConfig and their own flags"),
+    ("mini-mesh.io", "PolicyTest", "tests are run by `meshctl policy test`"),
     ("mini-mesh.io", "Mesh", "a file for `meshctl up` is not configuration of a running mesh"),
 ];
 /// Core kinds of Kubernetes that are none of the mesh's business.
@@ -171,6 +172,37 @@ fn broken(
         origin: Origin { file: Arc::clone(file), line: root.line() },
         text: chunk.text.into(),
     }
+}
+
+/// An object that stands within another document, and everything that is said about it.
+pub(super) struct Whole {
+    /// The object, when it is valid and of a kind that is the mesh's.
+    pub(super) object: Option<Object>,
+    /// Errors, warnings and remarks, in order of line.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads the object at a place of another document.
+pub(super) fn of_place(file: &Arc<str>, place: Place<'_>, context: &LowerContext) -> Whole {
+    let document = one(file, place, (String::new(), true), context);
+    match document.outcome {
+        Ok(object) => Whole { object: Some(object), problems: document.warnings },
+        Err(problems) => Whole { object: None, problems },
+    }
+}
+
+/// Lines of the entries of `spec.rules` or `spec.jwtRules` of the object at a place.
+pub(super) fn lines_of_rules(place: Place<'_>) -> Vec<u32> {
+    let spec = place.child("spec");
+    let rules = spec.and_then(|spec| spec.child("rules").or_else(|| spec.child("jwtRules")));
+    rules.map(|rules| rules.children().map(Place::line).collect()).unwrap_or_default()
+}
+
+/// The same for a document that has been read; `first` is the line in the file of its first key.
+pub(super) fn rule_lines(text: &str, first: u32) -> Vec<u32> {
+    let (tree, _) = build(Chunk { text, line: 1, is_last: true });
+    let Some(root) = tree.root() else { return Vec::new() };
+    lines_of_rules(root).into_iter().map(|line| (line + first).saturating_sub(root.line())).collect()
 }
 
 /// Reads one object.

@@ -81,7 +81,13 @@ impl<'t> Place<'t> {
 
     /// Values of a map with free keys; their names are the keys.
     pub(super) fn entries(self, report: &mut Report) -> Vec<Self> {
-        if self.is(Found::Map, report) { self.children().collect() } else { Vec::new() }
+        if !self.is(Found::Map, report) {
+            return Vec::new();
+        }
+        if self.children().any(|child| child.name().is_empty()) {
+            report.error(self, "a key is empty", "Name the field before the colon.");
+        }
+        self.children().collect()
     }
 
     /// A string.

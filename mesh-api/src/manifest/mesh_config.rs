@@ -39,6 +39,15 @@ const UNENFORCED: [(&str, Shape, &str); 14] = [
     ("dnsRefreshRate", Shape::Duration, "the time that each answer states holds"),
 ];
 
+/// Levels of path normalisation by name.
+pub(super) const NORMALIZATIONS: [(&str, PathNormalization); 5] = [
+    ("DEFAULT", PathNormalization::Base),
+    ("BASE", PathNormalization::Base),
+    ("NONE", PathNormalization::None),
+    ("MERGE_SLASHES", PathNormalization::MergeSlashes),
+    ("DECODE_AND_MERGE_SLASHES", PathNormalization::DecodeAndMergeSlashes),
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Text,
@@ -113,14 +122,7 @@ fn mesh_mtls(spec: Fields<'_>, report: &mut Report) {
 fn path_normalization(spec: Fields<'_>, report: &mut Report) -> Option<PathNormalization> {
     let place = spec.get("pathNormalization")?;
     let fields = place.fields(&["normalization"], report);
-    let choices = [
-        ("DEFAULT", PathNormalization::Base),
-        ("BASE", PathNormalization::Base),
-        ("NONE", PathNormalization::None),
-        ("MERGE_SLASHES", PathNormalization::MergeSlashes),
-        ("DECODE_AND_MERGE_SLASHES", PathNormalization::DecodeAndMergeSlashes),
-    ];
-    fields.get("normalization")?.choice(&choices, report)
+    fields.get("normalization")?.choice(&NORMALIZATIONS, report)
 }
 
 fn outbound_policy(spec: Fields<'_>, report: &mut Report) -> Option<OutboundPolicy> {

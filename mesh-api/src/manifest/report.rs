@@ -84,6 +84,12 @@ impl Report {
         self.add((code, Severity::Info), (at.line(), at.path()), message.into(), hint.to_owned());
     }
 
+    /// A problem of an object that stands within the document.
+    pub(super) fn adopt(&mut self, problem: Problem) {
+        let place = (problem.origin.line, problem.field);
+        self.add((&problem.code, problem.severity), place, problem.message, problem.hint);
+    }
+
     fn add(&mut self, code: (&str, Severity), place: (u32, String), message: String, hint: String) {
         let (code, severity) = code;
         let (line, field) = place;

@@ -11,7 +11,7 @@ use super::scalar::ScalarType;
 
 mod build;
 
-pub(super) use build::{SyntaxError, build};
+pub(super) use build::{SyntaxError, build, build_generously};
 
 /// Position of a node in its tree.
 type NodeId = usize;

@@ -14,6 +14,8 @@ const DEPTH_MAX: usize = 64;
 const NODES_MAX: usize = 1_000_000;
 /// Most nodes that aliases may add to a document. A bomb of a few lines asks for billions.
 const ALIAS_NODES_MAX: usize = 10_000;
+/// The same for a file of tests, whose cases share requests and policies.
+const ALIAS_NODES_OF_TESTS_MAX: usize = 500_000;
 
 /// Why a document is not YAML, or not YAML that is read here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +30,32 @@ pub(in crate::manifest) struct SyntaxError {
 
 /// Reads one document. What was read before an error is in the tree.
 pub(in crate::manifest) fn build(chunk: Chunk<'_>) -> (Tree, Option<SyntaxError>) {
-    let mut builder = Builder::new(chunk.line);
+    build_within(chunk, Leniency { alias_nodes_max: ALIAS_NODES_MAX, empty_keys: EmptyKeys::Refused })
+}
+
+/// As [`build`], for a document of tests: its parts may stand for one another more often, and it may hold
+/// documents that are wrong on purpose.
+pub(in crate::manifest) fn build_generously(chunk: Chunk<'_>) -> (Tree, Option<SyntaxError>) {
+    build_within(chunk, Leniency { alias_nodes_max: ALIAS_NODES_OF_TESTS_MAX, empty_keys: EmptyKeys::Kept })
+}
+
+/// What is taken of a document.
+#[derive(Debug, Clone, Copy)]
+struct Leniency {
+    alias_nodes_max: usize,
+    empty_keys: EmptyKeys,
+}
+
+/// What becomes of a key without letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EmptyKeys {
+    Refused,
+    /// Whoever reads the map refuses it.
+    Kept,
+}
+
+fn build_within(chunk: Chunk<'_>, leniency: Leniency) -> (Tree, Option<SyntaxError>) {
+    let mut builder = Builder::new(chunk.line, leniency);
     let error = control_character(chunk).or_else(|| builder.read(chunk.text).err());
     (builder.tree, error)
 }
@@ -69,17 +96,19 @@ struct Builder {
     frames: Vec<Frame>,
     anchors: HashMap<usize, NodeId>,
     alias_nodes: usize,
+    leniency: Leniency,
     is_complete: bool,
 }
 
 impl Builder {
-    fn new(first_line: u32) -> Self {
+    fn new(first_line: u32, leniency: Leniency) -> Self {
         Self {
             tree: Tree::default(),
             first_line,
             frames: Vec::new(),
             anchors: HashMap::new(),
             alias_nodes: 0,
+            leniency,
             is_complete: false,
         }
     }
@@ -253,7 +282,7 @@ impl Builder {
 
     fn key(&mut self, at: usize, text: Box<str>, span: &Span) -> Result<(), SyntaxError> {
         let line = self.line(&span.start);
-        if text.is_empty() {
+        if text.is_empty() && self.leniency.empty_keys == EmptyKeys::Refused {
             return self.refuse(span, "a key is empty", "Name the field before the colon.");
         }
         if !self.frames[at].names.insert(text.clone()) {
@@ -322,8 +351,8 @@ impl Builder {
         };
         for child in children {
             self.alias_nodes += 1;
-            if self.alias_nodes > ALIAS_NODES_MAX {
-                let message = format!("aliases stand for more than {ALIAS_NODES_MAX} values");
+            if self.alias_nodes > self.leniency.alias_nodes_max {
+                let message = format!("aliases stand for more than {} values", self.leniency.alias_nodes_max);
                 return self.refuse(span, &message, "Write the values out.");
             }
             let Node { step, line, content, .. } = self.tree.nodes[child].clone();
