@@ -74,7 +74,8 @@ pub fn application(worker: &Worker, connection: &Connection, alpn: UpstreamAlpn)
 
 /// Writes a failed connect into the record.
 pub fn note_connect_failure(error: &ConnectError, fault: FaultDomain, record: &mut TcpRecord) {
-    record.flag = Flag::UpstreamConnectionFailure;
+    // A stream's connects are all the attempts that it gets, and Envoy says so of the last one.
+    record.flag = Flag::ConnectionFailureAtRetryLimit;
     record.fault = fault;
     record.details.clear();
     record.details.push_str("upstream_connection_failure");

@@ -43,8 +43,14 @@ pub enum Flag {
     UpstreamOverflow,
     /// `UT`: the upstream did not answer in time.
     UpstreamTimeout,
-    /// `URX`: retries are used up.
+    /// `URX`: the upstream's own answer, for which no retry was left.
     UpstreamRetryLimitExceeded,
+    /// `UF,URX`: no upstream connection could be made, and no retry was left.
+    ConnectionFailureAtRetryLimit,
+    /// `UC,URX`: the upstream connection ended early, and no retry was left.
+    ConnectionTerminationAtRetryLimit,
+    /// `UT,URX`: the upstream did not answer in time, and no retry was left.
+    TimeoutAtRetryLimit,
     /// `NR`: no route.
     NoRoute,
     /// `NC`: the destination is not known (yet).
@@ -74,6 +80,9 @@ impl Flag {
             Self::UpstreamOverflow => "UO",
             Self::UpstreamTimeout => "UT",
             Self::UpstreamRetryLimitExceeded => "URX",
+            Self::ConnectionFailureAtRetryLimit => "UF,URX",
+            Self::ConnectionTerminationAtRetryLimit => "UC,URX",
+            Self::TimeoutAtRetryLimit => "UT,URX",
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
             Self::DownstreamProtocolError => "DPE",
@@ -81,6 +90,19 @@ impl Flag {
             Self::DurationTimeout => "DT",
             Self::LocalReset => "LR",
             Self::UnauthorizedExternal => "UAEX",
+        }
+    }
+
+    /// The same with `URX`: another attempt was wanted, and none was left. What has nothing to do with attempts
+    /// stays as it is.
+    #[must_use]
+    pub fn at_retry_limit(self) -> Self {
+        match self {
+            Self::None => Self::UpstreamRetryLimitExceeded,
+            Self::UpstreamConnectionFailure => Self::ConnectionFailureAtRetryLimit,
+            Self::UpstreamConnectionTermination => Self::ConnectionTerminationAtRetryLimit,
+            Self::UpstreamTimeout => Self::TimeoutAtRetryLimit,
+            other => other,
         }
     }
 }
@@ -235,6 +257,8 @@ pub struct HttpFields {
     pub upstream_service_micros: Option<u64>,
     /// Attempts made upstream; 0 when none.
     pub attempts: u32,
+    /// Another attempt was wanted, and none was left.
+    pub is_at_retry_limit: bool,
     /// The hop to or from the peer was mesh TLS. For outbound: to the upstream.
     pub mutual_tls: bool,
 }
@@ -263,6 +287,7 @@ impl HttpFields {
         self.destination = None;
         self.upstream_service_micros = None;
         self.attempts = 0;
+        self.is_at_retry_limit = false;
         self.mutual_tls = false;
     }
 }
@@ -336,6 +361,9 @@ impl Drop for HttpRecord {
             if fields.details.is_empty() {
                 fields.details.push_str("downstream_remote_disconnect");
             }
+        }
+        if fields.is_at_retry_limit {
+            fields.flag = fields.flag.at_retry_limit();
         }
         let inner = &self.worker.inner;
         inner.metrics.record_http(

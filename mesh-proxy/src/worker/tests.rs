@@ -22,6 +22,7 @@ use tokio::task::LocalSet;
 mod edges;
 mod hostile;
 mod http2;
+mod retries;
 
 use super::*;
 use crate::runtime::drain::{self, Drain};
@@ -32,6 +33,8 @@ use crate::telemetry::denials::Denials;
 thread_local! {
     static APPLICATION: Cell<Option<SocketAddr>> = const { Cell::new(None) };
     static SERVICE: Cell<Option<SocketAddr>> = const { Cell::new(None) };
+    /// Where the next mesh of this thread logs to; nowhere when it is empty.
+    static LOG: std::cell::RefCell<Option<AccessLog>> = const { std::cell::RefCell::new(None) };
 }
 
 fn dialled_inbound(_: &TcpStream) -> Option<SocketAddr> {
@@ -156,10 +159,11 @@ impl Mesh {
             ..DataPathSettings::default()
         });
         let identities = ["client", "server"].map(|name| identity(&authority, name));
+        let log = LOG.take().unwrap_or_else(AccessLog::off);
         let setup = |number: usize, state: &State, inbound, outbound| WorkerSetup {
             id: 0,
             state: state.clone(),
-            telemetry: Telemetry::new(AccessLog::off(), Arc::clone(&denials)),
+            telemetry: Telemetry::new(log.clone(), Arc::clone(&denials)),
             identity: Arc::clone(&identities[number]),
             drain: draining.clone(),
             settings: Arc::clone(&settings),

@@ -287,7 +287,7 @@ impl Session<'_> {
             let started = std::time::Instant::now();
             let got = self.attempt(plan, upload, &mut opened, attempts.per_try_timeout()).await;
             match got {
-                Ok(()) if attempts.wants_retry_for(self.response.status, upload.can_restart()) => {}
+                Ok(()) if attempts.wants_retry_for(self.response.status, upload.can_restart(), record) => {}
                 Ok(()) => {
                     opened.note_answer();
                     let micros = started.elapsed().as_micros();
@@ -305,7 +305,7 @@ impl Session<'_> {
                 Err(AttemptError::Request(UploadError::Malformed(error))) => {
                     return Err(Refusal::BadRequest { details: error.details() });
                 }
-                Err(error) => attempts.judge(&error, &opened, upload.can_restart())?,
+                Err(error) => attempts.judge(&error, &opened, upload.can_restart(), record)?,
             }
             drop(opened);
             attempts.pause(self.worker).await;

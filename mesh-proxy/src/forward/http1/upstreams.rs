@@ -231,7 +231,7 @@ impl<'a> Attempts<'a> {
                     if let Some(in_flight) = &in_flight {
                         in_flight.note_failure();
                     }
-                    self.connect_failed(endpoint, error)?;
+                    self.connect_failed(endpoint, error, record)?;
                 }
             }
         }
@@ -282,9 +282,15 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// The refusal to answer with when none may.
-    pub fn connect_failed(&mut self, endpoint: Option<usize>, error: ConnectError) -> Result<(), Refusal> {
+    pub fn connect_failed(
+        &mut self,
+        endpoint: Option<usize>,
+        error: ConnectError,
+        record: &mut HttpRecord,
+    ) -> Result<(), Refusal> {
         self.tried.extend(endpoint);
         if self.made >= self.limit() || endpoint.is_none() {
+            record.is_at_retry_limit = endpoint.is_some() && self.limit() > 0;
             return Err(Refusal::ConnectFailed(error));
         }
         self.made += 1;
@@ -313,7 +319,13 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// The refusal to answer with when none may.
-    pub fn judge(&mut self, error: &AttemptError, opened: &Opened, can_restart: bool) -> Result<(), Refusal> {
+    pub fn judge(
+        &mut self,
+        error: &AttemptError,
+        opened: &Opened,
+        can_restart: bool,
+        record: &mut HttpRecord,
+    ) -> Result<(), Refusal> {
         if let AttemptError::Ended { is_untouched: true, .. } = error
             && opened.is_reused()
             && self.repetition == Repetition::Harmless
@@ -333,7 +345,7 @@ impl<'a> Attempts<'a> {
             AttemptError::TimedOut => &["5xx", "gateway-error"],
             AttemptError::Protocol(_) | AttemptError::Request(_) => &[],
         };
-        if can_restart && self.wants_retry_on(conditions) {
+        if can_restart && self.wants_retry_on(conditions, record) {
             return Ok(());
         }
         Err(match error {
@@ -346,7 +358,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Whether a response of this status is to be thrown away for another attempt.
-    pub fn wants_retry_for(&mut self, status: u16, can_restart: bool) -> bool {
+    pub fn wants_retry_for(&mut self, status: u16, can_restart: bool, record: &mut HttpRecord) -> bool {
         let conditions: &[&str] = match status {
             502..=504 => &["5xx", "gateway-error"],
             500..=599 => &["5xx"],
@@ -357,7 +369,7 @@ impl<'a> Attempts<'a> {
             let status = status.to_string();
             self.stated.is_some_and(|stated| stated.retry_on.contains(&status))
         };
-        if !can_restart || !self.has_left() || !(self.asks_for(conditions) || is_named()) {
+        if !can_restart || !(self.asks_for(conditions) || is_named()) || !self.has_left(record) {
             return false;
         }
         if !self.in_flight.may_retry() {
@@ -369,16 +381,19 @@ impl<'a> Attempts<'a> {
 
     /// Whether the route asks for a retry on one of these conditions, and one may still be made; then the next
     /// attempt waits first.
-    pub fn wants_retry_on(&mut self, conditions: &[&str]) -> bool {
-        let wants = self.has_left() && self.asks_for(conditions) && self.in_flight.may_retry();
+    pub fn wants_retry_on(&mut self, conditions: &[&str], record: &mut HttpRecord) -> bool {
+        let wants = self.asks_for(conditions) && self.has_left(record) && self.in_flight.may_retry();
         if wants {
             self.next();
         }
         wants
     }
 
-    fn has_left(&self) -> bool {
-        self.stated.is_some_and(|stated| self.made < stated.attempts)
+    /// Whether a retry that is wanted may still be made; if not, the record says so.
+    fn has_left(&self, record: &mut HttpRecord) -> bool {
+        let most = self.stated.map_or(0, |stated| stated.attempts);
+        record.is_at_retry_limit = most > 0 && self.made >= most;
+        self.made < most
     }
 
     fn asks_for(&self, conditions: &[&str]) -> bool {

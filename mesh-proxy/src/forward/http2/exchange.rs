@@ -173,7 +173,7 @@ impl Exchange<'_> {
             let lease = match worker.upstreams.http2(&picked.target).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    attempts.connect_failed(picked.endpoint, error)?;
+                    attempts.connect_failed(picked.endpoint, error, &mut self.record)?;
                     continue;
                 }
             };
@@ -203,7 +203,7 @@ impl Exchange<'_> {
                     if let Some(in_flight) = &picked.in_flight {
                         in_flight.note_failure();
                     }
-                    if !can_restart || !attempts.wants_retry_on(conditions(error)) {
+                    if !can_restart || !attempts.wants_retry_on(conditions(error), &mut self.record) {
                         return Err(Stop::Refused(refusal_of(error)));
                     }
                 }
@@ -215,9 +215,9 @@ impl Exchange<'_> {
     }
 
     /// Whether a response is to be thrown away for another attempt.
-    fn wants_retry(&self, attempts: &mut Attempts<'_>, answer: &Answer, can_restart: bool) -> bool {
+    fn wants_retry(&mut self, attempts: &mut Attempts<'_>, answer: &Answer, can_restart: bool) -> bool {
         let status = answer.response.status().as_u16();
-        if attempts.wants_retry_for(status, can_restart) {
+        if attempts.wants_retry_for(status, can_restart, &mut self.record) {
             return true;
         }
         if !can_restart || !self.record.is_grpc {
@@ -231,7 +231,7 @@ impl Exchange<'_> {
             Some(14) => &["unavailable"],
             Some(_) | None => return false,
         };
-        attempts.wants_retry_on(conditions)
+        attempts.wants_retry_on(conditions, &mut self.record)
     }
 
     /// Hands the response on, while the rest of the request goes the other way.
