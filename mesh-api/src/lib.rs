@@ -16,5 +16,6 @@ pub mod model;
 pub mod name;
 pub mod policy_test;
 pub mod problem;
+pub mod traffic_record;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -15,3 +15,4 @@ pub mod normalize;
 pub mod peer_authentication;
 pub mod route;
 pub mod select;
+pub mod suggest;
