@@ -2,7 +2,8 @@
 //!
 //! The identity comes from the attestation alone. A join token is used up and that is written down *before*
 //! the answer leaves, so no restart makes it good again; what can be checked without it (the request, the
-//! lifetime) is checked before, so that a mistake does not cost the token. Attempts are limited by
+//! lifetime) is checked before, so that a mistake does not cost the token. An answer that is lost does not cost
+//! it either: until the token expires, the same key is given a certificate again. Attempts are limited by
 //! identity, and failed ones by address.
 
 use std::path::PathBuf;
@@ -195,10 +196,12 @@ impl IssueService {
             locked(&self.failures).take(ask.address, tick);
             refusal
         };
-        csr::check(ask.csr).map_err(|e| fault(IssueRefusal::Issue(ca::IssueError::Request(e))))?;
+        let request =
+            csr::check(ask.csr).map_err(|e| fault(IssueRefusal::Issue(ca::IssueError::Request(e))))?;
         ca::issuance::granted_ttl(self.authority.settings(), ask.ttl)
             .map_err(|e| fault(IssueRefusal::Issue(e)))?;
-        let id = self.attest(ask.attestation, now).map_err(|refusal| match refusal {
+        let key = request.public_key_info();
+        let id = self.attest(ask.attestation, &key, now).map_err(|refusal| match refusal {
             IssueRefusal::Record(_) => refusal,
             IssueRefusal::Attestation(_) | IssueRefusal::Issue(_) | IssueRefusal::TooMany { .. } => {
                 fault(refusal)
@@ -211,9 +214,14 @@ impl IssueService {
         Ok(Issued { chain, bundle: self.trust_bundle() })
     }
 
-    fn attest(&self, attestation: Attestation<'_>, now: SystemTime) -> Result<SpiffeId, IssueRefusal> {
+    fn attest(
+        &self,
+        attestation: Attestation<'_>,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Result<SpiffeId, IssueRefusal> {
         let mut attestor = locked(&self.attestor);
-        let id = attestor.attest(attestation, now).map_err(IssueRefusal::Attestation)?;
+        let id = attestor.attest(attestation, public_key, now).map_err(IssueRefusal::Attestation)?;
         if matches!(attestation, Attestation::JoinToken(_)) {
             // The lock is held over the write: what is on disk is never older than what was answered.
             self.record(&attestor).map_err(IssueRefusal::Record)?;

@@ -65,11 +65,17 @@ pub enum AttestError {
 /// May change state (a token is used up), which the caller persists *before* it answers: see
 /// [`JoinTokens::state`].
 pub trait Attestor: Send {
-    /// Decides who is asking.
+    /// Decides who is asking for a certificate of `public_key` (DER), whose private half the asker has proven to
+    /// hold.
     ///
     /// # Errors
     /// Why the evidence is refused.
-    fn attest(&mut self, attestation: Attestation<'_>, now: SystemTime) -> Result<SpiffeId, AttestError>;
+    fn attest(
+        &mut self,
+        attestation: Attestation<'_>,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Result<SpiffeId, AttestError>;
 }
 
 /// The workload behind a Kubernetes token.
@@ -108,10 +114,15 @@ impl LocalAttestor {
 }
 
 impl Attestor for LocalAttestor {
-    fn attest(&mut self, attestation: Attestation<'_>, now: SystemTime) -> Result<SpiffeId, AttestError> {
+    fn attest(
+        &mut self,
+        attestation: Attestation<'_>,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Result<SpiffeId, AttestError> {
         let id = match attestation {
             Attestation::JoinToken(token) => {
-                self.tokens.redeem(token, now).map_err(AttestError::JoinToken)?
+                self.tokens.redeem(token, public_key, now).map_err(AttestError::JoinToken)?
             }
             Attestation::CurrentSvid(Some(id)) => id.clone(),
             Attestation::CurrentSvid(None) => return Err(AttestError::NoCertificate),
@@ -132,6 +143,9 @@ mod tests {
     use super::*;
     use crate::fixture::{MINUTE, domain, id, now};
 
+    /// Stands for the public key of a workload.
+    const KEY: &[u8] = b"a key";
+
     fn attestor() -> LocalAttestor {
         LocalAttestor::new(domain("cluster.local"), JoinTokens::default())
     }
@@ -142,33 +156,36 @@ mod tests {
         let frontend = id("spiffe://cluster.local/ns/web/sa/frontend");
         let token = attestor.tokens.issue(frontend.clone(), MINUTE, now()).expect("issued");
         let evidence = Attestation::JoinToken(&token);
-        assert_eq!(attestor.attest(evidence, now()), Ok(frontend));
-        assert_eq!(attestor.attest(evidence, now()), Err(AttestError::JoinToken(RedeemError::Used)));
+        assert_eq!(attestor.attest(evidence, KEY, now()), Ok(frontend));
+        assert_eq!(
+            attestor.attest(evidence, b"another key", now()),
+            Err(AttestError::JoinToken(RedeemError::Used))
+        );
     }
 
     #[test]
     fn renewal_is_for_the_identity_on_the_connection_and_needs_one() {
         let catalog = id("spiffe://cluster.local/ns/backend/sa/catalog");
         let renewal = Attestation::CurrentSvid(Some(&catalog));
-        assert_eq!(attestor().attest(renewal, now()), Ok(catalog.clone()));
+        assert_eq!(attestor().attest(renewal, KEY, now()), Ok(catalog.clone()));
         let anonymous = Attestation::CurrentSvid(None);
-        assert_eq!(attestor().attest(anonymous, now()), Err(AttestError::NoCertificate));
+        assert_eq!(attestor().attest(anonymous, KEY, now()), Err(AttestError::NoCertificate));
     }
 
     #[test]
     fn identities_of_other_domains_are_refused_whatever_the_evidence() {
         let foreign = id("spiffe://cluster.local.evil/ns/a/sa/a");
         let mut attestor = attestor();
-        let refused = attestor.attest(Attestation::CurrentSvid(Some(&foreign)), now());
+        let refused = attestor.attest(Attestation::CurrentSvid(Some(&foreign)), KEY, now());
         assert!(matches!(refused, Err(AttestError::ForeignTrustDomain { .. })));
         let token = attestor.tokens.issue(foreign, MINUTE, now()).expect("issued");
-        let refused = attestor.attest(Attestation::JoinToken(&token), now());
+        let refused = attestor.attest(Attestation::JoinToken(&token), KEY, now());
         assert!(matches!(refused, Err(AttestError::ForeignTrustDomain { .. })));
     }
 
     #[test]
     fn evidence_of_a_kind_that_is_not_configured_is_refused() {
-        let refused = attestor().attest(Attestation::KubernetesToken("eyJ"), now());
+        let refused = attestor().attest(Attestation::KubernetesToken("eyJ"), KEY, now());
         assert_eq!(refused, Err(AttestError::NotConfigured { kind: "kubernetes token" }));
     }
 

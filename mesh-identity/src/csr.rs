@@ -57,6 +57,14 @@ pub struct CheckedRequest {
     algorithm: &'static SignatureAlgorithm,
 }
 
+impl CheckedRequest {
+    /// The SubjectPublicKeyInfo of the key, as DER: what two requests of one key have in common.
+    #[must_use]
+    pub fn public_key_info(&self) -> Vec<u8> {
+        self.subject_public_key_info()
+    }
+}
+
 impl PublicKeyData for CheckedRequest {
     fn der_bytes(&self) -> &[u8] {
         &self.public_key

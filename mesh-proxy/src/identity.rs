@@ -1,8 +1,9 @@
 //! The own identity: makes a key, asks the control plane for a certificate, and again in good time.
 //!
 //! When to ask is decided by [`mesh_identity::rotation::Rotation`], which knows no clock and no network; this
-//! is the shell that sleeps, asks, counts and publishes. A key is made for each request, stays in memory and
-//! is dropped with the request that failed.
+//! is the shell that sleeps, asks, counts and publishes. A key is made for each renewal, stays in memory and is
+//! dropped with the renewal that failed; the key of a first certificate is kept until there is one, because a
+//! join token is good for one key only.
 //!
 //! With a valid certificate, that certificate is the proof (mutual TLS). Without one, the join token is, on
 //! a connection in which only the control plane proves who it is; token and roots are read from their files
@@ -21,7 +22,7 @@ use mesh_identity::svid::Svid;
 use mesh_identity::tls::IdentitySource;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use request::{Granted, RequestError, request};
+pub use request::{FirstKey, Granted, RequestError, request};
 pub use status::IdentityStatus;
 
 use crate::settings::Settings;
@@ -43,6 +44,7 @@ pub struct IdentityKeeper {
     state: State,
     started: Instant,
     rotation: Rotation,
+    first_key: FirstKey,
 }
 
 impl IdentityKeeper {
@@ -54,7 +56,15 @@ impl IdentityKeeper {
         status: Arc<IdentityStatus>,
         state: State,
     ) -> Self {
-        Self { settings, source, status, state, started: Instant::now(), rotation: Rotation::new() }
+        Self {
+            settings,
+            source,
+            status,
+            state,
+            started: Instant::now(),
+            rotation: Rotation::new(),
+            first_key: FirstKey::default(),
+        }
     }
 
     /// Runs for ever. Dropping the future gives up a request that is under way; the certificate stays.
@@ -112,8 +122,9 @@ impl IdentityKeeper {
         }
     }
 
-    async fn renew(&self, limit: Duration) -> Input {
-        let outcome = match timeout(limit, request(&self.settings, &self.source)).await {
+    async fn renew(&mut self, limit: Duration) -> Input {
+        let asking = request(&self.settings, &self.source, &mut self.first_key);
+        let outcome = match timeout(limit, asking).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(RequestError::TimedOut),
         };

@@ -75,6 +75,22 @@ fn the_identity_is_the_tokens_and_the_token_is_good_once_also_after_a_restart() 
 }
 
 #[test]
+fn a_lost_answer_is_given_again_to_the_same_key_and_to_no_other() {
+    let mut bench = Bench::new();
+    let token = bench.token();
+    let attestation = Attestation::JoinToken(&token);
+    let key = WorkloadKey::generate().expect("a key");
+    for _ in 0..2 {
+        // A request is signed anew each time; what counts is the key in it.
+        let again = csr::build(&key).expect("a request");
+        let issued = bench.ask_with(&again, None, attestation).expect("issued");
+        assert_eq!(issued.chain.id, id(FRONTEND));
+        assert!(matches!(bench.ask(attestation), Err(IssueRefusal::Attestation(_))));
+        bench.restart();
+    }
+}
+
+#[test]
 fn a_mistake_in_the_request_does_not_cost_the_token() {
     let bench = Bench::new();
     let token = bench.token();

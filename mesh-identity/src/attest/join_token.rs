@@ -1,5 +1,9 @@
 //! One-time tokens: each is good for one first certificate of one SPIFFE id, for a short while.
 //!
+//! The first redemption binds a token to the public key of its request. The same key may come again until the
+//! token expires: its answer may have been lost on the way, and whoever holds the key gets nothing that it was
+//! not given before. Any other key is refused.
+//!
 //! Only the SHA-256 of a token is kept, so that the state on disk admits nobody, and a look-up compares
 //! digests: what its timing tells about a digest does not help to find a token of 256 random bits. A used
 //! token stays known as used until it would have expired, for a clear answer to whoever replays it.
@@ -52,8 +56,8 @@ pub enum RedeemError {
     /// Never issued, or forgotten after its end.
     #[error("the token is not known")]
     Unknown,
-    /// It was used before.
-    #[error("the token has been used")]
+    /// It was used before, for another key.
+    #[error("the token has been used with another key")]
     Used,
     /// Its time is over.
     #[error("the token has expired")]
@@ -81,6 +85,10 @@ struct Entry {
     /// Milliseconds of the Unix epoch.
     expires_unix_ms: u64,
     is_used: bool,
+    /// SHA-256 of the public key that it was used for, lower-case hex. A used token without one is good for
+    /// nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    used_by: Option<String>,
 }
 
 impl JoinTokens {
@@ -111,29 +119,37 @@ impl JoinTokens {
         let mut secret = [0; SECRET_BYTES];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| IssueTokenError::Random)?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
-        let entry = Entry { id, expires_unix_ms: unix_ms(now + ttl), is_used: false };
+        let entry = Entry { id, expires_unix_ms: unix_ms(now + ttl), is_used: false, used_by: None };
         self.known.insert(digest(&token), entry);
         Ok(token)
     }
 
-    /// Uses a token up and says whose it is. White space around it is ignored: it comes from a file.
+    /// Uses a token up for a public key (as DER, whose holder has proven that it holds the private one) and says
+    /// whose it is. White space around the token is ignored: it comes from a file.
     ///
     /// # Errors
     /// When the token is not good; the same for every caller and at any later time, but for
     /// [`RedeemError::Used`] and [`RedeemError::Expired`] becoming [`RedeemError::Unknown`] once forgotten.
-    pub fn redeem(&mut self, token: &str, now: SystemTime) -> Result<SpiffeId, RedeemError> {
+    pub fn redeem(
+        &mut self,
+        token: &str,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Result<SpiffeId, RedeemError> {
         let token = token.trim();
         if token.len() > TOKEN_BYTES_MAX || !token.starts_with(PREFIX) {
             return Err(RedeemError::Unknown);
         }
         let entry = self.known.get_mut(&digest(token)).ok_or(RedeemError::Unknown)?;
-        if entry.is_used {
+        let key = hex(&Sha256::digest(public_key));
+        if entry.is_used && entry.used_by.as_ref() != Some(&key) {
             return Err(RedeemError::Used);
         }
         if unix_ms(now) >= entry.expires_unix_ms {
             return Err(RedeemError::Expired);
         }
         entry.is_used = true;
+        entry.used_by = Some(key);
         Ok(entry.id.clone())
     }
 
@@ -165,6 +181,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Stand for the public keys of two workloads.
+    const KEY: &[u8] = b"one key";
+    const OTHER: &[u8] = b"another key";
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn now() -> SystemTime {
@@ -179,17 +198,39 @@ mod tests {
     fn a_token_is_good_once_and_for_its_id() {
         let mut tokens = JoinTokens::default();
         let token = tokens.issue(id(), MINUTE, now()).expect("issued");
-        assert_eq!(tokens.redeem(&format!("{token}\n"), now()), Ok(id()));
-        assert_eq!(tokens.redeem(&token, now()), Err(RedeemError::Used));
+        assert_eq!(tokens.redeem(&format!("{token}\n"), KEY, now()), Ok(id()));
+        assert_eq!(tokens.redeem(&token, OTHER, now()), Err(RedeemError::Used));
+    }
+
+    #[test]
+    fn a_lost_answer_does_not_cost_the_token_of_the_same_key() {
+        let mut tokens = JoinTokens::default();
+        let token = tokens.issue(id(), MINUTE, now()).expect("issued");
+        for _ in 0..3 {
+            assert_eq!(tokens.redeem(&token, KEY, now()), Ok(id()));
+            assert_eq!(tokens.redeem(&token, OTHER, now()), Err(RedeemError::Used));
+            tokens = JoinTokens::restore(tokens.state());
+        }
+        assert_eq!(tokens.outstanding(now()), 0);
+        assert_eq!(tokens.redeem(&token, KEY, now() + MINUTE), Err(RedeemError::Expired));
+    }
+
+    #[test]
+    fn a_token_used_before_its_key_was_kept_is_good_for_nobody() {
+        let mut tokens = JoinTokens::default();
+        let token = tokens.issue(id(), MINUTE, now()).expect("issued");
+        let kept = serde_json::to_string(&tokens.state()).expect("encodes").replace("false", "true");
+        let mut restored = JoinTokens::restore(serde_json::from_str(&kept).expect("decodes"));
+        assert_eq!(restored.redeem(&token, KEY, now()), Err(RedeemError::Used));
     }
 
     #[test]
     fn a_token_ends_with_its_time() {
         let mut tokens = JoinTokens::default();
         let token = tokens.issue(id(), MINUTE, now()).expect("issued");
-        assert_eq!(tokens.redeem(&token, now() + MINUTE), Err(RedeemError::Expired));
+        assert_eq!(tokens.redeem(&token, KEY, now() + MINUTE), Err(RedeemError::Expired));
         let token = tokens.issue(id(), MINUTE, now()).expect("issued");
-        assert_eq!(tokens.redeem(&token, now() + MINUTE - Duration::from_millis(1)), Ok(id()));
+        assert_eq!(tokens.redeem(&token, KEY, now() + MINUTE - Duration::from_millis(1)), Ok(id()));
     }
 
     #[test]
@@ -199,12 +240,12 @@ mod tests {
             tokens.issue(id(), MINUTE, now()).expect("issued"),
             tokens.issue(id(), MINUTE, now()).expect("issued"),
         );
-        tokens.redeem(&used, now()).expect("good");
+        tokens.redeem(&used, KEY, now()).expect("good");
         let kept = serde_json::to_string(&tokens.state()).expect("encodes");
         assert!(!kept.contains(&fresh) && !kept.contains(&fresh[PREFIX.len()..]), "the state holds a secret");
         let mut restored = JoinTokens::restore(serde_json::from_str(&kept).expect("decodes"));
-        assert_eq!(restored.redeem(&used, now()), Err(RedeemError::Used));
-        assert_eq!(restored.redeem(&fresh, now()), Ok(id()));
+        assert_eq!(restored.redeem(&used, OTHER, now()), Err(RedeemError::Used));
+        assert_eq!(restored.redeem(&fresh, KEY, now()), Ok(id()));
     }
 
     #[test]
@@ -230,7 +271,7 @@ mod tests {
         fn what_was_not_issued_is_unknown(text in "(mmjoin_)?[A-Za-z0-9_-]{0,200}") {
             let mut tokens = JoinTokens::default();
             tokens.issue(id(), MINUTE, now()).expect("issued");
-            prop_assert_eq!(tokens.redeem(&text, now()), Err(RedeemError::Unknown));
+            prop_assert_eq!(tokens.redeem(&text, KEY, now()), Err(RedeemError::Unknown));
         }
     }
 }

@@ -40,6 +40,20 @@ pub struct Granted {
     pub bundle: TrustBundle,
 }
 
+/// The key for which a first certificate is asked for, until there is one. The control plane binds a join token to
+/// the first key that comes with it, so an answer that is lost must be asked for again with that key.
+#[derive(Debug, Default)]
+pub struct FirstKey(Option<WorkloadKey>);
+
+impl FirstKey {
+    fn get(&mut self) -> Result<&WorkloadKey, KeyError> {
+        Ok(match &mut self.0 {
+            Some(key) => key,
+            none => none.insert(WorkloadKey::generate()?),
+        })
+    }
+}
+
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -127,30 +141,39 @@ impl RequestError {
     }
 }
 
-/// Asks for a certificate. Dropping the future gives the request up; a join token may have been spent.
+/// Asks for a certificate. Dropping the future gives the request up; a join token may have been spent then, on
+/// the key that is left in `first_key`, with which it stays good.
 ///
 /// # Errors
 /// Why there is none.
-pub async fn request(settings: &Settings, source: &Arc<IdentitySource>) -> Result<Granted, RequestError> {
-    let key = WorkloadKey::generate()?;
-    let csr = csr::build(&key)?;
+pub async fn request(
+    settings: &Settings,
+    source: &Arc<IdentitySource>,
+    first_key: &mut FirstKey,
+) -> Result<Granted, RequestError> {
     let expected = ExpectedPeer::one(settings.control_identity.clone());
-    let (config, attestation) = match source.current().valid_svid(SystemTime::now()) {
+    let renewal_key;
+    let (config, attestation, key) = match source.current().valid_svid(SystemTime::now()) {
         Some(_) => {
             let config = client_config(source, &expected, &[b"h2"]);
-            (config, Attestation::CurrentSvid(CurrentSvid {}))
+            renewal_key = WorkloadKey::generate()?;
+            (config, Attestation::CurrentSvid(CurrentSvid {}), &renewal_key)
         }
         None => {
             let token = token(&settings.args.join_token_file).await?;
             let roots = roots(settings).await?;
-            (bootstrap_client_config(roots, &expected, &[b"h2"]), Attestation::JoinToken(token))
+            let config = bootstrap_client_config(roots, &expected, &[b"h2"]);
+            (config, Attestation::JoinToken(token), first_key.get()?)
         }
     };
+    let csr = csr::build(key)?;
     let channel = channel::connect(settings.args.control, settings.data_path.fwmark, config).await?;
     let request = IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation) };
     let mut client = IdentityServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = client.issue(request).await.map_err(RequestError::Refused)?;
-    check(settings, answer.into_inner(), &key)
+    let granted = check(settings, answer.into_inner(), key)?;
+    first_key.0 = None;
+    Ok(granted)
 }
 
 fn check(settings: &Settings, answer: IssueResponse, key: &WorkloadKey) -> Result<Granted, RequestError> {
@@ -196,4 +219,16 @@ async fn read(path: &Path, bytes_max: u64) -> Result<String, RequestError> {
         return Err(RequestError::TooLarge { path: path.to_owned() });
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_first_certificate_stays_the_same_until_there_is_one() {
+        let mut first = FirstKey::default();
+        let asked = first.get().expect("a key").public_key_info();
+        assert_eq!(first.get().expect("a key").public_key_info(), asked);
+    }
 }
