@@ -25,6 +25,7 @@ mod core_kinds;
 mod destination_rule;
 mod document;
 mod duration;
+mod extension_provider;
 mod fields;
 pub mod folder;
 mod host;

@@ -17,7 +17,10 @@ pub mod workload;
 
 pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
 pub use destination::{Balance, Destination, DestinationKey, Endpoint, PeerTls, RouteSet};
-pub use mesh::{AccessLogFormat, MeshSettings, OutboundPolicy, PathNormalization};
+pub use mesh::{
+    AccessLogFormat, AuthorizerProtocol, BodyPacking, CheckBody, ExtensionProvider, ExternalAuthorizer,
+    HttpCheck, LongerBody, MeshSettings, OnAuthorizerError, OutboundPolicy, PathNormalization, ProviderKind,
+};
 pub use meta::{Kind, ObjectMeta, ObjectRef, Origin, Selector, TargetRef};
 pub use peer_authentication::{MtlsMode, PeerAuthentication};
 pub use proxy::{InboundPort, ProxyConfig, TrustBundleSet, WorkloadPolicies};

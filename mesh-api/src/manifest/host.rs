@@ -45,7 +45,8 @@ pub(super) fn full(place: Place<'_>, report: &mut Report) -> Option<Host> {
     }
 }
 
-fn hint(text: &str) -> &'static str {
+/// What to write instead.
+pub(super) fn hint(text: &str) -> &'static str {
     if text.contains("://") {
         "Write the host without its scheme."
     } else if text.contains(':') {

@@ -1,6 +1,7 @@
 //! MeshConfig: the settings of the whole mesh, under Istio's names where Istio has them.
 
 use super::MeshConfig;
+use super::extension_provider;
 use super::fields::Fields;
 use super::input::Input;
 use super::report::{Report, shortened};
@@ -10,7 +11,7 @@ use super::tree::Place;
 use crate::model::{AccessLogFormat, MeshSettings, OutboundPolicy, PathNormalization};
 use crate::name::{Host, Namespace, TrustDomain};
 
-const SERVED: [&str; 9] = [
+const SERVED: [&str; 10] = [
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
@@ -20,16 +21,16 @@ const SERVED: [&str; 9] = [
     "accessLogFile",
     "accessLogEncoding",
     "connectTimeout",
+    "extensionProviders",
 ];
 /// Istio's settings that have no effect, with what holds instead.
-const UNENFORCED: [(&str, Shape, &str); 14] = [
+const UNENFORCED: [(&str, Shape, &str); 13] = [
     ("accessLogFormat", Shape::Text, "records have Istio's default fields"),
     ("enableTracing", Shape::Boolean, "no spans are reported"),
     ("enableAutoMtls", Shape::Boolean, "mutual TLS is used wherever the server takes it"),
     ("enablePrometheusMerge", Shape::Boolean, "each proxy serves its own metrics"),
     ("defaultConfig", Shape::Any, "proxies are configured by their own flags"),
-    ("defaultProviders", Shape::Any, "there are no providers"),
-    ("extensionProviders", Shape::Any, "there are no providers, so CUSTOM policies deny what they match"),
+    ("defaultProviders", Shape::Any, "no provider is a default"),
     ("discoverySelectors", Shape::Any, "every namespace is read"),
     ("defaultServiceExportTo", Shape::List(&Shape::Text), "every service is visible"),
     ("defaultVirtualServiceExportTo", Shape::List(&Shape::Text), "every VirtualService is visible"),
@@ -64,6 +65,10 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<MeshCon
     mesh_mtls(spec, report);
     let default = MeshSettings::default();
     let aliases = spec.get("trustDomainAliases").map(|place| place.items(report)).unwrap_or_default();
+    let cluster_domain = spec
+        .get("clusterDomain")
+        .and_then(|place| cluster_domain(place, report))
+        .unwrap_or(default.cluster_domain);
     let settings = MeshSettings {
         trust_domain: parsed(spec, "trustDomain", TrustDomain::parse, report).unwrap_or(default.trust_domain),
         trust_domain_aliases: aliases
@@ -72,10 +77,11 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<MeshCon
             .collect(),
         root_namespace: parsed(spec, "rootNamespace", Namespace::parse, report)
             .unwrap_or(default.root_namespace),
-        cluster_domain: spec
-            .get("clusterDomain")
-            .and_then(|place| cluster_domain(place, report))
-            .unwrap_or(default.cluster_domain),
+        extension_providers: spec
+            .get("extensionProviders")
+            .map(|place| extension_provider::read(place, &cluster_domain, report))
+            .unwrap_or_default(),
+        cluster_domain,
         path_normalization: path_normalization(spec, report).unwrap_or_default(),
         outbound_policy: outbound_policy(spec, report).unwrap_or_default(),
         access_log: access_log(spec, report),
