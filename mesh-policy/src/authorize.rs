@@ -5,12 +5,15 @@
 //! found, and evaluates the few rules that remain, so that ten thousand rules cost about what ten do. It
 //! allocates nothing: what it needs besides the index is a small array on the stack.
 //!
-//! What only HTTP has is absent on TCP, and the rules that test it are compiled apart for both. A policy
-//! whose action is CUSTOM has no provider to ask here, so what it matches is refused.
+//! What only HTTP has is absent on TCP, and the rules that test it are compiled apart for both.
+//!
+//! A request is judged in two steps, between which tokens are verified: [`Authorizer::external`] says whether
+//! a CUSTOM policy has an authorizer asked, [`Authorizer::authorize`] is AUDIT, DENY and ALLOW.
 
 mod attributes;
 mod clause;
 mod explain;
+mod external;
 mod field;
 mod index;
 mod lookup;
@@ -29,10 +32,13 @@ use serde::Serialize;
 
 pub use attributes::{Attributes, Claims, HeaderList, HeaderValues, HttpAttributes};
 pub use explain::{
-    ClauseExplanation, EntryExplanation, Explanation, NearestMiss, PolicyExplanation, RuleExplanation,
+    ClauseExplanation, EntryExplanation, Explanation, ExternalExplanation, NearestMiss, PolicyExplanation,
+    RuleExplanation,
 };
+pub use external::External;
 
 use attributes::Facts;
+use external::Provider;
 use index::{Index, Next};
 use rule::RuleForms;
 
@@ -93,8 +99,10 @@ pub enum DenyReason {
     MatchedDeny,
     /// ALLOW policies apply to the workload and none of their rules matched.
     NoAllowMatched,
-    /// A CUSTOM rule matched and there is no provider to ask.
+    /// A CUSTOM rule matched and its provider is none that the mesh knows as an authorizer.
     CustomUnavailable,
+    /// A CUSTOM rule matched and the workload's CUSTOM policies name more than one provider.
+    CustomProvidersDiffer,
 }
 
 impl fmt::Display for DenyReason {
@@ -103,6 +111,9 @@ impl fmt::Display for DenyReason {
             Self::MatchedDeny => "a DENY rule matched",
             Self::NoAllowMatched => "ALLOW policies apply and no rule of them matched",
             Self::CustomUnavailable => "a CUSTOM rule matched and its provider is not available",
+            Self::CustomProvidersDiffer => {
+                "a CUSTOM rule matched and the CUSTOM policies of the workload name more than one provider"
+            }
         })
     }
 }
@@ -177,6 +188,8 @@ pub struct Authorizer {
     step_ends: [u32; Step::COUNT],
     http: Index,
     tcp: Index,
+    /// Who CUSTOM policies have asked.
+    provider: Provider,
     /// Whether an enforced ALLOW policy applies.
     has_allow: bool,
     has_dry_run_allow: bool,
@@ -210,6 +223,7 @@ impl Authorizer {
         let has = |step| policies.iter().any(|policy| Step::of(policy) == step);
         let steps = [Step::Custom, Step::Audit, Step::DryRunDeny, Step::Deny, Step::DryRunAllow, Step::Allow];
         Self {
+            provider: Provider::of(mesh, &policies),
             step_ends: steps.map(|step| {
                 u32::try_from(rules.partition_point(|rule| rule.step <= step)).unwrap_or(u32::MAX)
             }),
@@ -223,34 +237,40 @@ impl Authorizer {
         }
     }
 
-    /// Decides about one request or connection. Allocates nothing; called for every request.
+    /// Decides about one request or connection by AUDIT, DENY and ALLOW; [`Self::external`] was asked before.
+    /// Allocates nothing; called for every request.
     #[must_use]
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let facts = Facts::of(attributes);
-        let index = if attributes.http.is_some() { &self.http } else { &self.tcp };
         let mut matched = [None; Step::COUNT];
-        index.candidates(&facts, |id| {
+        self.index(attributes).candidates(&facts, |id| {
             let rule = &self.rules[id as usize];
+            if rule.step == Step::Custom {
+                return Next::SkipTo(self.step_ends[Step::Custom as usize]);
+            }
             if !rule.form(attributes).is_some_and(|form| form.holds(&facts)) {
                 return Next::Continue;
             }
             let step = rule.step as usize;
             matched[step] = Some(RuleId(id));
             match rule.step {
-                Step::Custom | Step::Deny | Step::Allow => Next::Stop,
-                Step::Audit | Step::DryRunDeny | Step::DryRunAllow => Next::SkipTo(self.step_ends[step]),
+                Step::Deny | Step::Allow => Next::Stop,
+                Step::Custom | Step::Audit | Step::DryRunDeny | Step::DryRunAllow => {
+                    Next::SkipTo(self.step_ends[step])
+                }
             }
         });
         self.judge(matched)
     }
 
+    fn index(&self, attributes: &Attributes<'_>) -> &Index {
+        if attributes.http.is_some() { &self.http } else { &self.tcp }
+    }
+
     /// Combines the first match of each step.
     fn judge(&self, matched: [Option<RuleId>; Step::COUNT]) -> Decision {
-        let [custom, audit, dry_run_deny, deny, dry_run_allow, allow] = matched;
+        let [_custom, audit, dry_run_deny, deny, dry_run_allow, allow] = matched;
         let mut aside = Aside { audit, dry_run_deny, dry_run_allow: DryRunAllow::Silent };
-        if custom.is_some() {
-            return Decision::Denied { by: custom, reason: DenyReason::CustomUnavailable, aside };
-        }
         if deny.is_some() {
             return Decision::Denied { by: deny, reason: DenyReason::MatchedDeny, aside };
         }

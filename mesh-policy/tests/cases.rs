@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mesh_api::model::{
-    Action, AuthorizationPolicy, Kind, MeshSettings, MtlsMode, ObjectMeta, ObjectRef, Origin,
-    PathNormalization, PeerAuthentication, Rule, Selector, TargetRef,
+    Action, AuthorizationPolicy, AuthorizerProtocol, ExtensionProvider, ExternalAuthorizer, Kind,
+    MeshSettings, MtlsMode, ObjectMeta, ObjectRef, OnAuthorizerError, Origin, PathNormalization,
+    PeerAuthentication, ProviderKind, Rule, Selector, TargetRef,
 };
-use mesh_api::name::{Labels, Namespace, ObjectName, ServiceAccount, SpiffeId, TrustDomain};
+use mesh_api::name::{Host, Labels, Namespace, ObjectName, ServiceAccount, SpiffeId, TrustDomain};
 use mesh_policy::authorize::{Attributes, Authorizer, Claims, HeaderList, HttpAttributes};
 use mesh_policy::select::{self, Subject};
 use mesh_policy::{normalize, peer_authentication};
@@ -47,6 +48,8 @@ struct Mesh {
     trust_domain_aliases: Vec<TrustDomain>,
     root_namespace: Option<Namespace>,
     path_normalization: PathNormalization,
+    /// Names of external authorizers that speak gRPC; `http:NAME` is one that speaks HTTP.
+    authorizers: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,6 +84,8 @@ struct Policy {
     action: Action,
     #[serde(default)]
     dry_run: bool,
+    /// Provider of a CUSTOM policy; `ext` when it is left out.
+    provider: Option<String>,
     /// As Istio writes them.
     #[serde(default)]
     rules: Vec<Value>,
@@ -120,6 +125,8 @@ struct Request {
     expect: Expect,
     /// Policy id of the rule that decides.
     by: Option<String>,
+    /// The external authorizer that is asked, which is taken to let the request pass.
+    asks: Option<String>,
     audit: Option<String>,
     dry_run_deny: Option<String>,
     dry_run_allow: Option<String>,
@@ -195,6 +202,27 @@ fn rule(value: &Value) -> Rule {
     serde_json::from_value(fields).expect("a rule in Istio's spelling")
 }
 
+/// `NAME` of an authorizer that speaks gRPC, or `http:NAME`.
+fn authorizer(text: &String) -> ExtensionProvider {
+    let (name, protocol) = match text.strip_prefix("http:") {
+        Some(name) => (name, AuthorizerProtocol::Http(Box::default())),
+        None => (text.as_str(), AuthorizerProtocol::Grpc),
+    };
+    ExtensionProvider {
+        name: name.to_owned(),
+        kind: ProviderKind::Authorizer(Box::new(ExternalAuthorizer {
+            host: Host::parse("authz.example.com").expect("a host"),
+            namespace: None,
+            port: 9000,
+            timeout_ms: 1_000,
+            on_error: OnAuthorizerError::Refuse,
+            status_on_error: 403,
+            body: None,
+            protocol,
+        })),
+    }
+}
+
 impl Case {
     fn settings(&self) -> MeshSettings {
         let default = MeshSettings::default();
@@ -203,6 +231,7 @@ impl Case {
             trust_domain_aliases: self.mesh.trust_domain_aliases.clone(),
             root_namespace: self.mesh.root_namespace.clone().unwrap_or(default.root_namespace),
             path_normalization: self.mesh.path_normalization,
+            extension_providers: self.mesh.authorizers.iter().map(authorizer).collect(),
             ..MeshSettings::default()
         }
     }
@@ -214,7 +243,8 @@ impl Case {
                 selector: Selector { match_labels: policy.selector.clone() },
                 targets: policy.target_refs.clone(),
                 action: policy.action,
-                provider: (policy.action == Action::Custom).then(|| "ext".to_owned()),
+                provider: (policy.action == Action::Custom)
+                    .then(|| policy.provider.clone().unwrap_or_else(|| "ext".to_owned())),
                 rules: policy.rules.iter().map(rule).collect(),
                 dry_run: policy.dry_run,
             })
@@ -313,6 +343,8 @@ impl Request {
         let verdict = if explanation.allowed { Expect::Allow } else { Expect::Deny };
         assert_eq!(verdict, self.expect, "{about}: {}", explanation.verdict);
         assert_eq!(explanation.decided_by, self.by, "{about}: {}", explanation.verdict);
+        let asked = explanation.external.as_ref().and_then(|external| external.provider.clone());
+        assert_eq!(asked, self.asks, "{about}: who is asked");
         assert_eq!(explanation.audit, self.audit, "{about}: audit");
         assert_eq!(explanation.dry_run_deny, self.dry_run_deny, "{about}: dry-run deny");
         assert_eq!(explanation.dry_run_allow, self.dry_run_allow, "{about}: dry-run allow");

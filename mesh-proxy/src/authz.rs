@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use mesh_policy::authorize::{Attributes, Decision, DenyReason, HttpAttributes};
+use mesh_policy::authorize::{Aside, Attributes, Decision, DenyReason, External, HttpAttributes};
 
 use crate::connection::{Connection, Direction};
 use crate::state::{State, WorkloadState};
@@ -49,6 +49,21 @@ fn attributes<'a>(connection: &'a Connection, http: Option<HttpAttributes<'a>>) 
     }
 }
 
+/// The whole of policy while no authorizer can be asked: what one would be asked about is refused.
+fn judge(workload: &WorkloadState, attributes: &Attributes<'_>) -> Decision {
+    match workload.authorizer.external(attributes) {
+        External::NotAsked => workload.authorizer.authorize(attributes),
+        External::Ask { rule, .. } => Decision::Denied {
+            by: Some(rule),
+            reason: DenyReason::CustomUnavailable,
+            aside: Aside::default(),
+        },
+        External::Refuse { rule, reason } => {
+            Decision::Denied { by: Some(rule), reason, aside: Aside::default() }
+        }
+    }
+}
+
 /// Judges one request.
 ///
 /// # Errors
@@ -59,7 +74,7 @@ pub fn request(
     http: HttpAttributes<'_>,
     record: &mut HttpRecord,
 ) -> Result<Permit, Denied> {
-    let decision = workload.authorizer.authorize(&attributes(connection, Some(http)));
+    let decision = judge(workload, &attributes(connection, Some(http)));
     match decision {
         Decision::Allowed { by, .. } => {
             record.verdict = Verdict::Allowed;
@@ -86,7 +101,7 @@ pub fn stream(
     connection: &Connection,
     record: &mut TcpRecord,
 ) -> Result<Permit, Denied> {
-    match workload.authorizer.authorize(&attributes(connection, None)) {
+    match judge(workload, &attributes(connection, None)) {
         Decision::Allowed { by, .. } => {
             record.verdict = Verdict::Allowed;
             if let Some(rule) = by {
@@ -175,7 +190,7 @@ pub fn judge_again(
         Standing::Stream => None,
         Standing::Request(http) => Some(http),
     };
-    match workload.authorizer.authorize(&attributes(connection, http)) {
+    match judge(workload, &attributes(connection, http)) {
         Decision::Allowed { .. } => None,
         Decision::Denied { by, reason, .. } => {
             let rule = by.map(|id| workload.authorizer.rule(id).to_string()).unwrap_or_default();

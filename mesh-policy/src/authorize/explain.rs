@@ -10,14 +10,16 @@ use serde::Serialize;
 use super::attributes::{Attributes, Facts};
 use super::clause::Clause;
 use super::rule::{Dropped, RuleForm};
-use super::{Authorizer, Decision, DenyReason, DryRunAllow, RuleId};
+use super::{Aside, Authorizer, Decision, DenyReason, DryRunAllow, External, RuleId};
 
 /// The account of one decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// Whether the request may pass.
+    /// Whether the request may pass; as far as an external authorizer has a say, if that lets it pass.
     pub allowed: bool,
+    /// The external authorizer that has a say, or why it cannot be asked; absent when no CUSTOM rule matches.
+    pub external: Option<ExternalExplanation>,
     /// The verdict in one sentence.
     pub verdict: String,
     /// Policy id of the rule that decided, if one did.
@@ -37,6 +39,16 @@ pub struct Explanation {
     pub policies: Vec<PolicyExplanation>,
     /// For a refusal because no ALLOW rule matched: the enforced rule that failed by fewest clauses.
     pub nearest_miss: Option<NearestMiss>,
+}
+
+/// What the CUSTOM policies say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalExplanation {
+    /// Policy id of the CUSTOM rule that matched.
+    pub rule: String,
+    /// The provider that is asked; absent when nobody can be.
+    pub provider: Option<String>,
 }
 
 /// One policy.
@@ -124,7 +136,8 @@ impl Authorizer {
     #[must_use]
     pub fn explain(&self, attributes: &Attributes<'_>) -> Explanation {
         let facts = Facts::of(attributes);
-        let decision = self.authorize(attributes);
+        let external = self.external(attributes);
+        let decision = self.decision_after(external, attributes);
         let policies = self.explain_policies(attributes, &facts);
         let aside = decision.aside();
         let deny_reason = match decision {
@@ -135,7 +148,17 @@ impl Authorizer {
             (deny_reason == Some(DenyReason::NoAllowMatched)).then(|| nearest_miss(&policies)).flatten();
         Explanation {
             allowed: decision.is_allowed(),
-            verdict: self.verdict(decision, nearest_miss.as_ref()),
+            external: match external {
+                External::NotAsked => None,
+                External::Ask { provider, rule } => Some(ExternalExplanation {
+                    rule: self.rule(rule).to_string(),
+                    provider: Some(provider.to_owned()),
+                }),
+                External::Refuse { rule, .. } => {
+                    Some(ExternalExplanation { rule: self.rule(rule).to_string(), provider: None })
+                }
+            },
+            verdict: self.verdict(external, decision, nearest_miss.as_ref()),
             decided_by: decision.by().map(|id| self.rule(id).to_string()),
             deny_reason,
             audit: aside.audit.map(|id| self.rule(id).to_string()),
@@ -149,6 +172,22 @@ impl Authorizer {
             policies,
             nearest_miss,
         }
+    }
+
+    /// The rules that match, enforced or not, whether they decide or not.
+    #[must_use]
+    pub fn matching(&self, attributes: &Attributes<'_>) -> Vec<RuleId> {
+        let facts = Facts::of(attributes);
+        let matches =
+            |rule: &super::CompiledRule| rule.form(attributes).is_some_and(|form| form.holds(&facts));
+        let rules = (0_u32..).zip(&self.rules);
+        rules.filter(|(_, rule)| matches(rule)).map(|(id, _)| RuleId(id)).collect()
+    }
+
+    /// A decision in one sentence.
+    #[must_use]
+    pub fn describe(&self, decision: Decision) -> String {
+        self.verdict_of(decision, None)
     }
 
     fn explain_policies(&self, attributes: &Attributes<'_>, facts: &Facts<'_>) -> Vec<PolicyExplanation> {
@@ -187,7 +226,27 @@ impl Authorizer {
         explained
     }
 
-    fn verdict(&self, decision: Decision, nearest: Option<&NearestMiss>) -> String {
+    /// The decision, if an authorizer that is asked lets the request pass.
+    fn decision_after(&self, external: External<'_>, attributes: &Attributes<'_>) -> Decision {
+        match external {
+            External::NotAsked | External::Ask { .. } => self.authorize(attributes),
+            External::Refuse { rule, reason } => {
+                Decision::Denied { by: Some(rule), reason, aside: Aside::default() }
+            }
+        }
+    }
+
+    fn verdict(&self, external: External<'_>, decision: Decision, nearest: Option<&NearestMiss>) -> String {
+        let verdict = self.verdict_of(decision, nearest);
+        match external {
+            External::Ask { provider, .. } if decision.is_allowed() => {
+                format!("{verdict}, if the external authorizer {provider} lets it pass")
+            }
+            External::NotAsked | External::Ask { .. } | External::Refuse { .. } => verdict,
+        }
+    }
+
+    fn verdict_of(&self, decision: Decision, nearest: Option<&NearestMiss>) -> String {
         match decision {
             Decision::Allowed { by: Some(id), .. } => format!("allowed by {}", self.rule(id)),
             Decision::Allowed { by: None, .. } => {

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use mesh_api::model::{
-    Action, AuthorizationPolicy, Condition, Kind, MeshSettings, ObjectMeta, ObjectRef, Operation, Origin,
-    Rule, Selector, Source,
+    Action, AuthorizationPolicy, AuthorizerProtocol, Condition, ExtensionProvider, ExternalAuthorizer, Kind,
+    MeshSettings, ObjectMeta, ObjectRef, OnAuthorizerError, Operation, Origin, ProviderKind, Rule, Selector,
+    Source,
 };
-use mesh_api::name::{Namespace, ObjectName, SpiffeId, TrustDomain};
+use mesh_api::name::{Host, Namespace, ObjectName, SpiffeId, TrustDomain};
 use proptest::prelude::*;
 use serde_json::{Map, json};
 
@@ -206,12 +207,23 @@ pub(crate) fn action() -> impl Strategy<Value = (Action, bool)> {
 pub(crate) fn policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
     let policy =
         (action(), prop::sample::select(vec!["web", "istio-system"]), prop::collection::vec(rule(), 0..4));
-    prop::collection::vec(policy, 0..8).prop_map(|parts| {
+    // One provider for all CUSTOM policies but, sometimes, the first.
+    let providers = prop::sample::select(vec![
+        ("ext", "ext"),
+        ("ext", "ext"),
+        ("http", "http"),
+        ("unknown", "unknown"),
+        ("logs", "logs"),
+        ("http", "ext"),
+    ]);
+    (prop::collection::vec(policy, 0..8), providers).prop_map(|(parts, (first, others))| {
         parts
             .into_iter()
             .enumerate()
             .map(|(number, ((action, dry_run), namespace, rules))| {
-                policy_named(&format!("p{number}"), namespace, action, dry_run, rules)
+                let name = if number == 0 { first } else { others };
+                let policy = policy_named(&format!("p{number}"), namespace, action, dry_run, rules);
+                AuthorizationPolicy { provider: policy.provider.is_some().then(|| name.to_owned()), ..policy }
             })
             .collect()
     })
@@ -247,7 +259,25 @@ pub(crate) fn policy_named(
 
 /// A mesh with a trust domain of its own and an alias.
 pub(crate) fn mesh() -> MeshSettings {
+    let authorizer = |name: &str, protocol| ExtensionProvider {
+        name: name.to_owned(),
+        kind: ProviderKind::Authorizer(Box::new(ExternalAuthorizer {
+            host: Host::parse("authz.example.com").expect("valid"),
+            namespace: None,
+            port: 9000,
+            timeout_ms: 1_000,
+            on_error: OnAuthorizerError::Refuse,
+            status_on_error: 403,
+            body: None,
+            protocol,
+        })),
+    };
     MeshSettings {
+        extension_providers: vec![
+            authorizer("ext", AuthorizerProtocol::Grpc),
+            authorizer("http", AuthorizerProtocol::Http(Box::default())),
+            ExtensionProvider { name: "logs".to_owned(), kind: ProviderKind::Other("zipkin".to_owned()) },
+        ],
         trust_domain: TrustDomain::parse("mesh.example").expect("valid"),
         trust_domain_aliases: vec![TrustDomain::parse("old.example").expect("valid")],
         ..MeshSettings::default()

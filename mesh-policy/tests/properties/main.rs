@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use mesh_api::model::{Action, AuthorizationPolicy, Operation, Rule};
 use mesh_policy::authorize::{
-    Attributes, Authorizer, Claims, Decision, DenyReason, DryRunAllow, HeaderList, HttpAttributes, RuleId,
+    Attributes, Authorizer, Claims, Decision, DenyReason, DryRunAllow, External, HeaderList, HttpAttributes,
+    RuleId,
 };
-use naive::Request;
+use naive::{Custom, Request};
 use proptest::prelude::*;
 
 fn compile(policies: &[AuthorizationPolicy]) -> Authorizer {
@@ -73,11 +74,23 @@ proptest! {
                 Decision::Allowed { .. } => None,
                 Decision::Denied { reason, .. } => Some(reason),
             };
-            if expected.custom.is_some() {
-                prop_assert_eq!(reason, Some(DenyReason::CustomUnavailable));
-                prop_assert_eq!(by, expected.custom);
-                continue;
-            }
+            with_attributes(&request, |attributes| {
+                let (leads_to, rule) = match authorizer.external(attributes) {
+                    External::NotAsked => (Custom::Nothing, None),
+                    External::Ask { provider, rule } => {
+                        assert_eq!(Some(provider), authorizer.provider());
+                        (Custom::Asking, Some(rule))
+                    }
+                    External::Refuse { rule, .. } => (Custom::Refusal, Some(rule)),
+                };
+                if expected.custom.is_none() || expected.custom_leads_to == Custom::Nothing {
+                    prop_assert_eq!(leads_to, Custom::Nothing);
+                } else {
+                    prop_assert_eq!(leads_to, expected.custom_leads_to);
+                    prop_assert_eq!(named(&authorizer, rule), expected.custom.clone());
+                }
+                Ok(())
+            })?;
             prop_assert_eq!(named(&authorizer, aside.audit), expected.audit);
             prop_assert_eq!(named(&authorizer, aside.dry_run_deny), expected.dry_run_deny);
             if expected.deny.is_some() {
@@ -106,8 +119,19 @@ proptest! {
         let authorizer = compile(&policies);
         let decision = decide(&authorizer, &request);
         let explanation = with_attributes(&request, |attributes| authorizer.explain(attributes));
-        prop_assert_eq!(explanation.allowed, decision.is_allowed());
-        prop_assert_eq!(explanation.decided_by, decision.by().map(|id| authorizer.rule(id).to_string()));
+        let external = with_attributes(&request, |attributes| match authorizer.external(attributes) {
+            External::NotAsked => (None, None),
+            External::Ask { rule, .. } => (Some(authorizer.rule(rule).to_string()), None),
+            External::Refuse { rule, reason } => (Some(authorizer.rule(rule).to_string()), Some(reason)),
+        });
+        let (asking, refused) = external;
+        prop_assert_eq!(explanation.allowed, refused.is_none() && decision.is_allowed());
+        let by = decision.by().map(|id| authorizer.rule(id).to_string());
+        prop_assert_eq!(&explanation.decided_by, if refused.is_some() { &asking } else { &by });
+        prop_assert_eq!(explanation.external.map(|external| external.rule), asking);
+        if refused.is_some() {
+            prop_assert_eq!(explanation.deny_reason, refused);
+        }
         for policy in &explanation.policies {
             for rule in &policy.rules {
                 // The tree itself must add up to what it says about the rule.

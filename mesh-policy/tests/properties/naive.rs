@@ -4,7 +4,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_api::model::{Action, AuthorizationPolicy, Condition, MeshSettings, Operation, Rule, Source};
+use mesh_api::model::{
+    Action, AuthorizationPolicy, AuthorizerProtocol, Condition, MeshSettings, Operation, ProviderKind, Rule,
+    Source,
+};
 use mesh_api::name::SpiffeId;
 use serde_json::{Map, Value};
 
@@ -33,6 +36,8 @@ pub(crate) struct Http {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) allowed: bool,
+    /// What a matching CUSTOM rule leads to.
+    pub(crate) custom_leads_to: Custom,
     /// First match of each step, in order of namespace, name and rule.
     pub(crate) custom: Option<(String, usize)>,
     pub(crate) audit: Option<(String, usize)>,
@@ -40,6 +45,36 @@ pub(crate) struct Verdict {
     pub(crate) deny: Option<(String, usize)>,
     pub(crate) dry_run_allow: Option<(String, usize)>,
     pub(crate) allow: Option<(String, usize)>,
+}
+
+/// What a matching CUSTOM rule leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Custom {
+    Nothing,
+    Asking,
+    Refusal,
+}
+
+/// 6.3: one provider for the workload, known as an authorizer, and one that can judge what is asked.
+fn custom(mesh: &MeshSettings, policies: &[&AuthorizationPolicy], request: &Request) -> Custom {
+    let mut names: Vec<_> = policies
+        .iter()
+        .filter(|policy| policy.action == Action::Custom)
+        .map(|policy| policy.provider.as_deref().unwrap_or_default())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let [name] = names[..] else {
+        return if names.is_empty() { Custom::Nothing } else { Custom::Refusal };
+    };
+    let known = mesh.extension_providers.iter().find(|provider| provider.name == name);
+    match known.map(|provider| &provider.kind) {
+        Some(ProviderKind::Authorizer(authorizer)) => match authorizer.protocol {
+            AuthorizerProtocol::Http(_) if request.http.is_none() => Custom::Nothing,
+            _ => Custom::Asking,
+        },
+        Some(ProviderKind::Other(_)) | None => Custom::Refusal,
+    }
 }
 
 pub(crate) fn judge(mesh: &MeshSettings, policies: &[AuthorizationPolicy], request: &Request) -> Verdict {
@@ -57,7 +92,8 @@ pub(crate) fn judge(mesh: &MeshSettings, policies: &[AuthorizationPolicy], reque
     let (deny, allow) = (first(Action::Deny, false), first(Action::Allow, false));
     let has_allow = policies.iter().any(|policy| policy.action == Action::Allow && !policy.dry_run);
     Verdict {
-        allowed: custom.is_none() && deny.is_none() && (!has_allow || allow.is_some()),
+        custom_leads_to: self::custom(mesh, &policies, request),
+        allowed: deny.is_none() && (!has_allow || allow.is_some()),
         custom,
         audit,
         dry_run_deny: first(Action::Deny, true),
