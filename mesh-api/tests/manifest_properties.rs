@@ -92,6 +92,74 @@ fn check_whole(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Any JSON under the names that kinds know: what a program with a fault in it would send.
+fn shapeless() -> impl Strategy<Value = serde_json::Value> {
+    use serde_json::Value;
+    const NAMES: [&str; 40] = [
+        "selector",
+        "matchLabels",
+        "targetRef",
+        "targetRefs",
+        "action",
+        "provider",
+        "rules",
+        "from",
+        "source",
+        "to",
+        "operation",
+        "when",
+        "key",
+        "values",
+        "notValues",
+        "principals",
+        "ipBlocks",
+        "serviceAccounts",
+        "trustDomains",
+        "ports",
+        "paths",
+        "notPaths",
+        "mtls",
+        "mode",
+        "portLevelMtls",
+        "jwtRules",
+        "issuer",
+        "jwks",
+        "fromHeaders",
+        "accessLogging",
+        "providers",
+        "name",
+        "filter",
+        "expression",
+        "metrics",
+        "overrides",
+        "tagOverrides",
+        "tracing",
+        "customTags",
+        "80",
+    ];
+    let text = prop_oneof![
+        prop::sample::select(vec!["DENY", "CUSTOM", "STRICT", "*", "/a/{**}", "a/b", "10.0.0.1/8", "80", ""])
+            .prop_map(str::to_owned),
+        "\\PC{0,12}",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(8, 64, 6, |inner| {
+        let name =
+            prop_oneof![8 => prop::sample::select(NAMES.to_vec()).prop_map(str::to_owned), 1 => "\\PC{0,4}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
+            prop::collection::vec((name, inner), 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -103,6 +171,25 @@ proptest! {
     #[test]
     fn no_damage_is_too_strange(texts in prop::collection::vec(damaged(), 1..4)) {
         check_whole(&texts.join("\n---\n"))?;
+    }
+
+    /// Every shape of every kind ends in an object or in reasons, never in neither.
+    #[test]
+    fn no_shape_is_too_strange(
+        kind in prop::sample::select(vec!["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "Telemetry"]),
+        spec in shapeless(),
+        metadata in shapeless(),
+        is_named in any::<bool>(),
+    ) {
+        let group = if kind == "Telemetry" { "telemetry.istio.io/v1" } else { "security.istio.io/v1" };
+        let metadata = if is_named { serde_json::json!({"name": "x"}) } else { metadata };
+        let document = serde_json::json!({"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec});
+        let documents = read(&document.to_string());
+        prop_assert_eq!(documents.len(), 1);
+        if let Err(problems) = &documents[0].outcome {
+            prop_assert!(problems.iter().any(|problem| problem.severity == Severity::Error), "{:?}", problems);
+        }
+        check_whole(&document.to_string())?;
     }
 
     /// Whatever is wrong in one document, the one before and the one after are read as ever.

@@ -40,7 +40,8 @@ pub(super) fn read(place: Place<'_>, action: Option<Action>, report: &mut Report
         }
     };
     if action == Some(Action::Custom) && is_identity(key) {
-        report.error(key_place, "cannot be used with action CUSTOM", "Match by headers, addresses or ports.");
+        let message = "is not supported: it cannot be used with action CUSTOM";
+        report.error(key_place, message, "Match by headers, addresses or ports.");
     }
     let rule = rule.unwrap_or(ValueRule::Text);
     let mut read =
@@ -48,7 +49,8 @@ pub(super) fn read(place: Place<'_>, action: Option<Action>, report: &mut Report
     let (values, not_values) = (read("values"), read("notValues"));
     let has_any = |name: &str| fields.get(name).is_some_and(|place| place.children().len() > 0);
     if !has_any("values") && !has_any("notValues") {
-        report.error(place, "states neither values nor notValues", "List the values to test for.");
+        let message = "states neither: at least one of values or notValues must be set";
+        report.error(place, message, "List the values to test for.");
     }
     Some(Condition { key: key.to_owned(), values, not_values })
 }
@@ -62,8 +64,9 @@ fn rule_of(key: &str) -> Result<ValueRule, (String, String)> {
     if let Some((_, rule)) = KEYS.iter().find(|(known, _)| *known == key) {
         return Ok(*rule);
     }
-    let form =
-        |text: &str| (format!("{:?} has no name in brackets", shortened(key)), format!("Write {text}."));
+    let form = |text: &str| {
+        (format!("bad key {:?}: it has no name in brackets", shortened(key)), format!("Write {text}."))
+    };
     if let Some(rest) = key.strip_prefix(HEADERS) {
         return match brackets(rest) {
             Some(1) => Ok(ValueRule::Text),
@@ -84,7 +87,8 @@ fn rule_of(key: &str) -> Result<ValueRule, (String, String)> {
     }
     if REMOVED.iter().any(|removed| key.starts_with(removed)) {
         let hint = "Use a selector to choose workloads, and destination.ip or destination.port here.";
-        return Err((format!("the attribute {:?} is not supported", shortened(key)), hint.to_owned()));
+        let message = format!("the attribute {:?} is not supported: it was replaced", shortened(key));
+        return Err((message, hint.to_owned()));
     }
     let known = KEYS.iter().map(|(key, _)| *key).chain([HEADERS, CLAIMS]);
     let hint = match nearest(key, known) {

@@ -2,7 +2,7 @@
 
 use super::authorization_value::{self as value, ValueRule};
 use super::input::Input;
-use super::report::Report;
+use super::report::{Report, shortened};
 use super::tree::{Found, Place};
 use super::{authorization_condition, meta};
 use crate::model::{Action, AuthorizationPolicy, Operation, Rule, Source};
@@ -38,10 +38,11 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<Authori
     match action {
         Action::Deny if spec.get("rules").is_none() || rules.is_empty() => {
             let hint = "Add rules, or rules: [{}] to deny everything.";
-            report.error(place, "DENY without rules denies nothing", hint);
+            report.error(place, "DENY without rules is meaningless: it denies nothing", hint);
         }
         Action::Custom if rules.is_empty() => {
-            report.error(place, "CUSTOM without rules asks nobody", "Add rules.");
+            let hint = "Add rules, or rules: [{}] to ask for everything.";
+            report.error(place, "CUSTOM without rules is meaningless: nobody is asked", hint);
         }
         Action::Custom => {
             let effect = "no external authorizer can be asked, so every request that matches is denied";
@@ -50,12 +51,13 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<Authori
         Action::Allow | Action::Deny | Action::Audit => {}
     }
     if action == Action::Custom && spec.get("provider").is_none() {
-        report.missing(input.spec, "provider", "CUSTOM needs provider.name.");
+        report.missing(input.spec, "provider", "CUSTOM needs a provider.name that is not empty.");
     }
     if action != Action::Custom
         && let Some(place) = spec.get("provider")
     {
-        report.error(place, "is for action CUSTOM only", "Remove it, or write action: CUSTOM.");
+        let message = "provider is for action CUSTOM only and cannot be set with another action";
+        report.error(place, message, "Remove it, or write action: CUSTOM.");
     }
     if action == Action::Deny {
         warn_of_http_only(spec.get("rules"), &rules, report);
@@ -74,10 +76,12 @@ fn dry_run(input: &Input<'_, '_>, action: Option<Action>, report: &mut Report) -
     let Some(place) = annotations.and_then(|place| place.child(meta::DRY_RUN)) else { return false };
     let Some(text) = input.meta.annotations.get(meta::DRY_RUN).map(String::as_str) else { return false };
     if !TRUE.contains(&text) && !FALSE.contains(&text) {
-        report.error(place, "must be true or false", "Write \"true\" or \"false\".");
+        let message = format!("has an invalid value {:?}: must be true or false", shortened(text));
+        report.error(place, message, "Write \"true\" or \"false\".");
     }
     if matches!(action, Some(Action::Audit | Action::Custom)) {
-        report.error(place, "is for ALLOW and DENY only", "Remove the annotation.");
+        let message = "dry-run supports action ALLOW and DENY only";
+        report.error(place, message, "Remove the annotation.");
     }
     TRUE.contains(&text)
 }
@@ -96,23 +100,31 @@ fn limited<'t>(place: Place<'t>, max: usize, report: &mut Report) -> Vec<Place<'
     items
 }
 
-/// Items of `from`, `to` or `when`, which must not be an empty list: that could mean any or none.
-fn entries<'t>(place: Place<'t>, max: usize, report: &mut Report) -> Vec<Place<'t>> {
-    let items = limited(place, max, report);
-    if items.is_empty() && matches!(place.found(), Found::List) && place.children().len() == 0 {
-        report.error(place, "must not be empty", "Remove the field to match any.");
+/// Whether a list is stated and has no entries.
+fn is_empty_list(place: Place<'_>) -> bool {
+    matches!(place.found(), Found::List) && place.children().len() == 0
+}
+
+/// Items of `from` or `to`, which must not be an empty list: that could mean any or none.
+fn entries<'t>(name: &str, (place, max): (Place<'t>, usize), report: &mut Report) -> Vec<Place<'t>> {
+    if is_empty_list(place) {
+        report.error(place, format!("{name} must not be empty"), "Remove the field to match any.");
     }
-    items
+    let items = limited(place, max, report);
+    for item in items.iter().filter(|item| item.is_null()) {
+        report.error(*item, format!("{name} must not be nil"), "Write the entry, or remove its dash.");
+    }
+    items.into_iter().filter(|item| !item.is_null()).collect()
 }
 
 fn rule(place: Place<'_>, action: Option<Action>, report: &mut Report) -> Rule {
     if place.is_null() {
-        report.error(place, "a rule must not be empty", "Write {} for a rule that matches everything.");
+        report.error(place, "rule must not be nil", "Write {} for a rule that matches everything.");
         return Rule::default();
     }
     let fields = place.fields(&["from", "to", "when"], report);
     let read = |name: &str, max: usize, report: &mut Report| match fields.get(name) {
-        Some(place) => entries(place, max, report),
+        Some(place) => entries(name, (place, max), report),
         None => Vec::new(),
     };
     let from =
@@ -120,7 +132,15 @@ fn rule(place: Place<'_>, action: Option<Action>, report: &mut Report) -> Rule {
     let from = from.collect();
     let to =
         read("to", usize::MAX, report).into_iter().filter_map(|place| operation(place, report)).collect();
-    let when = read("when", usize::MAX, report).into_iter();
+    let when = match fields.get("when") {
+        Some(place) if is_empty_list(place) => {
+            report.warn(place, "is empty and demands nothing", "Remove it, or list the conditions.");
+            Vec::new()
+        }
+        Some(place) => place.items(report),
+        None => Vec::new(),
+    };
+    let when = when.into_iter();
     let when = when.filter_map(|place| authorization_condition::read(place, action, report)).collect();
     Rule { from, to, when }
 }
@@ -138,10 +158,19 @@ fn inner<'t>(place: Place<'t>, name: &str, known: &[&str], report: &mut Report) 
     if !matches!(place.found(), Found::Map) {
         return None;
     }
-    let found = fields.required(name, &format!("An entry without {name} says nothing."), report)?;
-    let is_empty = found.is_null() || (matches!(found.found(), Found::Map) && found.children().len() == 0);
-    if is_empty {
-        report.error(found, "must not be empty", "State what is to match, or remove the entry.");
+    let list = if name == "source" { "from" } else { "to" };
+    let hint = "State what is to match, or remove the entry.";
+    let Some(found) = fields.get(name) else {
+        report.error(place, format!("{list}.{name} must not be empty, and is missing"), hint);
+        return None;
+    };
+    if found.is_null() {
+        report.error(found, format!("{list}.{name} must not be empty, and is nil"), hint);
+        return None;
+    }
+    // Lists without values are no better: none of them restricts anything.
+    if matches!(found.found(), Found::Map) && found.children().all(is_empty_list) {
+        report.error(found, format!("{list}.{name} must not be empty"), hint);
         return None;
     }
     Some(found)
@@ -184,7 +213,7 @@ fn source(place: Place<'_>, action: Option<Action>, report: &mut Report) -> Opti
         if action == Some(Action::Custom) {
             report.error(
                 child,
-                "cannot be used with action CUSTOM",
+                "is not supported: it cannot be used with action CUSTOM",
                 "Match by hosts, paths, methods or addresses.",
             );
         }
@@ -193,7 +222,7 @@ fn source(place: Place<'_>, action: Option<Action>, report: &mut Report) -> Opti
     let others = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
     if fields.stated(&accounts) > 0 && fields.stated(&others) > 0 {
         let hint = "Use two entries of `from`, or principals alone.";
-        report.error(found, "serviceAccounts cannot stand beside principals or namespaces", hint);
+        report.error(found, "cannot set serviceAccounts with namespaces or principals", hint);
     }
     let mut read = |name: &str, rule: ValueRule| {
         fields.get(name).map(|place| value::list(place, rule, report)).unwrap_or_default()
@@ -235,39 +264,52 @@ fn operation(place: Place<'_>, report: &mut Report) -> Option<Operation> {
     })
 }
 
-/// A DENY rule that tests HTTP alone denies every TCP connection too (SEMANTICS 6.8, TRAP 28).
+/// A DENY rule loses its HTTP fields on TCP: one without ports denies every TCP connection that the rest of it
+/// lets through (SEMANTICS 6.8, TRAP 28).
 fn warn_of_http_only(place: Option<Place<'_>>, rules: &[Rule], report: &mut Report) {
     let Some(place) = place else { return };
     for (place, rule) in place.children().zip(rules) {
-        if is_http_only(rule) {
-            let hint = "Add ports to `to.operation` if other ports of the workload speak TCP.";
-            report.warn(
-                place,
-                "tests HTTP attributes only, so it denies every TCP connection to the workload",
-                hint,
-            );
-        }
+        let message = match tcp_reach(rule) {
+            TcpReach::Restricted => continue,
+            TcpReach::Every => {
+                "tests HTTP attributes only, so it will deny all traffic to TCP ports of the workload"
+            }
+            TcpReach::EveryPort => {
+                "names no ports, so it will deny all traffic to TCP ports that the rest of the rule matches"
+            }
+        };
+        let hint = "Add ports to `to.operation` if other ports of the workload speak TCP.";
+        report.warn(place, message, hint);
     }
 }
 
-fn is_http_only(rule: &Rule) -> bool {
-    let source = |source: &Source| {
-        let http = !source.request_principals.is_empty() || !source.not_request_principals.is_empty();
-        let bare =
+/// What a rule is left with on TCP.
+enum TcpReach {
+    /// It tests HTTP attributes alone, so nothing is left of it.
+    Every,
+    /// Its operations test HTTP attributes alone.
+    EveryPort,
+    /// It is as narrow as it was, or names ports.
+    Restricted,
+}
+
+fn tcp_reach(rule: &Rule) -> TcpReach {
+    let is_http_source = |source: &Source| {
+        let rest =
             Source { request_principals: Vec::new(), not_request_principals: Vec::new(), ..source.clone() };
-        (http, bare == Source::default())
+        rest == Source::default()
     };
-    let operation = |operation: &Operation| {
-        let is_bare = operation.ports.is_empty() && operation.not_ports.is_empty();
-        (*operation != Operation::default(), is_bare)
-    };
-    let condition = |key: &str| key.starts_with("request.");
-    let mut parts = rule
-        .from
-        .iter()
-        .map(source)
-        .chain(rule.to.iter().map(operation))
-        .chain(rule.when.iter().map(|entry| (condition(&entry.key), condition(&entry.key))))
-        .peekable();
-    parts.peek().is_some() && parts.all(|(has_http, is_bare)| has_http && is_bare)
+    let is_http_operation =
+        |operation: &Operation| operation.ports.is_empty() && operation.not_ports.is_empty();
+    let is_tested = !(rule.from.is_empty() && rule.to.is_empty() && rule.when.is_empty());
+    let from_falls = rule.from.is_empty() || rule.from.iter().any(is_http_source);
+    let to_falls = rule.to.is_empty() || rule.to.iter().any(is_http_operation);
+    let when_falls = rule.when.iter().all(|entry| entry.key.starts_with("request."));
+    if is_tested && from_falls && to_falls && when_falls {
+        TcpReach::Every
+    } else if !rule.to.is_empty() && to_falls {
+        TcpReach::EveryPort
+    } else {
+        TcpReach::Restricted
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn list(place: Place<'_>, rule: ValueRule, report: &mut Report) -> Ve
         report.warn(place, "is empty and restricts nothing", "Remove it, or list the values.");
     }
     if rule == ValueRule::ServiceAccount && items.len() > ACCOUNTS_MAX {
-        let message = format!("has {} values, at most {ACCOUNTS_MAX} are allowed", items.len());
+        let message = format!("may not have more than {ACCOUNTS_MAX} values, found {}", items.len());
         report.error(place, message, "Use several entries of `from`.");
         return Vec::new();
     }
@@ -70,7 +70,7 @@ fn check(text: &str, rule: ValueRule) -> Result<(), Refusal> {
         },
         ValueRule::IpBlock if is_ip_block(text) => Ok(()),
         ValueRule::IpBlock => Err((
-            format!("{} is neither an IP address nor a CIDR", quoted()),
+            format!("{} is neither an IP address nor a CIDR range", quoted()),
             "Write 10.1.2.3, 10.0.0.0/8 or fd00::/8.",
         )),
         ValueRule::ServiceAccount => service_account(text)
@@ -89,13 +89,13 @@ pub(super) fn is_ip_block(text: &str) -> bool {
 fn service_account(text: &str) -> Result<(), &'static str> {
     let mut parts = text.split('/');
     if text.len() > ACCOUNT_BYTES_MAX {
-        return Err("is longer than 320 characters");
+        return Err("is too long: it cannot exceed 320 characters");
     }
     if text.contains('*') {
-        return Err("must not hold a wildcard");
+        return Err("has a wildcard: wildcards are not allowed in service accounts");
     }
     if parts.by_ref().take(2).any(str::is_empty) {
-        return Err("has an empty part");
+        return Err("has an empty namespace or service account");
     }
     match parts.next() {
         Some(_) => Err("has more than one slash"),
@@ -114,33 +114,35 @@ fn trust_domain(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// What every refusal of a path starts with, after the path.
+const UNSUPPORTED: &str = "is not a supported path template:";
 const TEMPLATE_HINT: &str =
     "{*} stands for one whole segment, {**} for any number of them and only once, last of the operators.";
 
 /// A plain path, or a template (SEMANTICS 6.6).
 fn path(text: &str) -> Result<(), Refusal> {
-    let refuse = |reason: &str| Err((format!("{:?} {reason}", shortened(text)), TEMPLATE_HINT));
+    let refuse = |reason: &str| Err((format!("{:?} {UNSUPPORTED} {reason}", shortened(text)), TEMPLATE_HINT));
     if !text.contains(['{', '}']) {
         return Ok(());
     }
     let Some(rest) = text.strip_prefix('/') else {
-        return refuse("is a path template and must start with a slash");
+        return refuse("it must start with a slash");
     };
     let mut has_rest_operator = false;
     let segments: Vec<&str> = rest.split('/').collect();
     for (index, segment) in segments.iter().enumerate() {
         match *segment {
-            "{*}" | "{**}" if has_rest_operator => return refuse("has an operator after {**}"),
+            "{*}" | "{**}" if has_rest_operator => return refuse("{**} is not the last operator"),
             "{**}" => has_rest_operator = true,
             "{*}" => {}
             // A slash at the end is significant and no segment.
             "" if index + 1 == segments.len() => {}
-            "" => return refuse("has an empty segment"),
+            "" => return refuse("it has an empty segment"),
             literal if literal.contains(['{', '}']) => {
-                return refuse("has a brace that is not a whole-segment {*} or {**}");
+                return refuse("it contains '{' or '}' beyond a whole-segment {*} or {**}");
             }
             literal if !literal.bytes().all(is_template_byte) => {
-                return refuse("has a character that a path template cannot hold");
+                return refuse("it has a segment with an invalid literal character");
             }
             _ => {}
         }

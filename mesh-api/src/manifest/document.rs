@@ -315,7 +315,7 @@ fn bad_version(place: Place<'_>, group: &str, versions: &[&str], report: &mut Re
         .map(|version| if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") });
     let full: Vec<String> = full.collect();
     let hint = format!("Write {}.", alternatives(full.iter().map(String::as_str)));
-    report.error(place, "this version is not served", hint);
+    report.error(place, "unsupported version: it is not served", hint);
 }
 
 /// A group that is not ours, unless it is one of ours misspelt.

@@ -85,7 +85,7 @@ impl<'t> Place<'t> {
             return Vec::new();
         }
         if self.children().any(|child| child.name().is_empty()) {
-            report.error(self, "a key is empty", "Name the field before the colon.");
+            report.error(self, "a key must not be empty", "Name the field before the colon.");
         }
         self.children().collect()
     }

@@ -28,13 +28,20 @@ const METADATA: [&str; 15] = [
 /// Annotation that records a policy and does not enforce it.
 pub(super) const DRY_RUN: &str = "istio.io/dry-run";
 /// Annotations that the control plane of Istio sets and users may not (SEMANTICS 1.1).
-const INTERNAL_ANNOTATIONS: [&str; 2] = ["internal.istio.io/parents", "internal.istio.io/parent-namespace"];
+const INTERNAL_ANNOTATIONS: [&str; 3] = [
+    "internal.istio.io/parents",
+    "internal.istio.io/parent-namespace",
+    "internal.istio.io/webhook-always-reject",
+];
+const INTERNAL_PREFIX: &str = "internal.istio.io/";
 /// Most pairs of a selector (SEMANTICS 1.2).
 const SELECTOR_PAIRS_MAX: usize = 4096;
 /// Most pairs of a `workloadSelector.labels` (SEMANTICS 1.2).
 pub(super) const WORKLOAD_SELECTOR_PAIRS_MAX: usize = 256;
 /// Most target references (SEMANTICS 1.3).
 const TARGETS_MAX: usize = 16;
+/// Longest name of a target, in characters (Istio's schema).
+const TARGET_NAME_MAX: usize = 253;
 /// Longest label value and longest name part of a label key, in bytes (Kubernetes).
 const LABEL_BYTES_MAX: usize = 63;
 
@@ -101,10 +108,16 @@ pub(super) fn read(
 fn annotations(kind: Kind, place: Place<'_>, report: &mut Report) -> Labels {
     for entry in place.children() {
         if INTERNAL_ANNOTATIONS.contains(&entry.name()) {
-            report.error(entry, "is set by Istio itself and may not be set by users", "Remove it.");
+            report.error(
+                entry,
+                "is internal: it is set by Istio itself and may not be set by users",
+                "Remove it.",
+            );
+        } else if entry.name().starts_with(INTERNAL_PREFIX) {
+            report.warn(entry, "is internal to Istio and has no effect", "Remove it.");
         }
         if entry.name() == DRY_RUN && kind != Kind::AuthorizationPolicy {
-            report.error(entry, "is for AuthorizationPolicy only", "Remove it.");
+            report.error(entry, "unsupported annotation: it is for AuthorizationPolicy only", "Remove it.");
         }
     }
     place.string_map(report)
@@ -169,8 +182,8 @@ pub(super) fn selector_labels(place: Place<'_>, pairs_max: usize, report: &mut R
     for entry in entries {
         let Some(value) = entry.text(report) else { continue };
         if entry.name().contains('*') || value.contains('*') {
-            report.error(entry, "wildcards are not supported in selectors", "Write the whole label.");
-        } else if value.len() > LABEL_BYTES_MAX {
+            report.error(entry, "a wildcard is not supported in selectors", "Write the whole label.");
+        } else if value.chars().count() > LABEL_BYTES_MAX {
             report.error(entry, "label value is longer than 63 characters", "");
         }
         labels.insert(entry.name().to_owned(), value.to_owned());
@@ -187,10 +200,17 @@ pub(super) fn selector(spec: Fields<'_>, report: &mut Report) -> Selector {
 /// A map with `matchLabels` alone.
 pub(super) fn match_labels(place: Place<'_>, report: &mut Report) -> Selector {
     let fields = place.fields(&["matchLabels"], report);
-    let Some(labels) = fields.get("matchLabels") else { return Selector::default() };
+    let message = "selector without labels: it is empty and selects every workload";
+    let hint = "Remove the selector if that is meant.";
+    let Some(labels) = fields.get("matchLabels") else {
+        if matches!(place.found(), Found::Map) && place.children().len() == 0 {
+            report.warn(place, message, hint);
+        }
+        return Selector::default();
+    };
     let match_labels = selector_labels(labels, SELECTOR_PAIRS_MAX, report);
-    if labels.children().len() == 0 && !labels.is_null() {
-        report.warn(labels, "is empty and selects every workload", "Remove the selector if that is meant.");
+    if matches!(labels.found(), Found::Map) && labels.children().len() == 0 {
+        report.warn(labels, message, hint);
     }
     Selector { match_labels }
 }
@@ -217,18 +237,28 @@ pub(super) fn targets(spec: Fields<'_>, report: &mut Report) -> Vec<TargetRef> {
     places.filter_map(|place| target(place, report)).collect()
 }
 
+fn target_name<'t>(place: Place<'t>, report: &mut Report) -> Option<&'t str> {
+    let name = place.non_empty(report)?;
+    if name.chars().count() > TARGET_NAME_MAX {
+        report.error(place, format!("is longer than {TARGET_NAME_MAX} characters"), "");
+        return None;
+    }
+    Some(name)
+}
+
 fn target(place: Place<'_>, report: &mut Report) -> Option<TargetRef> {
     let fields = place.fields(&["group", "kind", "name", "namespace"], report);
     if let Some(namespace) = fields.get("namespace")
         && namespace.text(report).is_some_and(|text| !text.is_empty())
     {
-        report.error(namespace, "references to other namespaces are not allowed", "Remove it.");
+        let message = "cross namespace referencing: references to other namespaces are not supported";
+        report.error(namespace, message, "Remove it.");
     }
     let group = fields.get("group").map_or(Some(""), |place| place.text(report));
     let kind_place = fields.required("kind", "Name the kind of the target.", report);
     let kind = kind_place.and_then(|place| place.non_empty(report));
     let name = fields.required("name", "Name the target.", report);
-    let name = name.and_then(|place| place.non_empty(report));
+    let name = name.and_then(|place| target_name(place, report));
     let (group, kind, name) = (group?, kind?, name?);
     let is_known = matches!(
         (group, kind),

@@ -23,16 +23,22 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> PeerAuthentica
     let mut port_level = BTreeMap::new();
     if let Some(place) = spec.get("portLevelMtls") {
         for entry in place.entries(report) {
-            if let Some(port) = port(entry, report) {
-                port_level.insert(port, self::mode(entry, report));
+            let mode = self::mode(entry, report);
+            if let Some(port) = port(entry, report)
+                && port_level.insert(port, mode).is_some()
+            {
+                report.error(entry, format!("port {port} stands twice"), "Remove one of the two.");
             }
         }
         if selector.is_empty() {
             let hint = "Add selector.matchLabels, or use spec.mtls for the whole namespace.";
-            report.error(place, "port-level modes need a selector", hint);
+            let message = "portLevelMtls requires selector.matchLabels: a mode of the mesh or namespace \
+                           cannot have port level mTLS";
+            report.error(place, message, hint);
         }
         if matches!(place.found(), Found::Map) && place.children().len() == 0 {
-            report.error(place, "must not be empty", "Remove it, or state a mode for a port.");
+            let message = "must not be empty: if defined, it must have at least one port";
+            report.error(place, message, "Remove it, or state a mode for a port.");
         }
     }
     PeerAuthentication { meta: input.meta, selector, mode, port_level }
@@ -59,7 +65,7 @@ fn port(entry: Place<'_>, report: &mut Report) -> Option<u16> {
         Ok(_) | Err(_) => {
             report.error(
                 entry,
-                "the key must be a port from 1 to 65535",
+                "port must be in range 1..65535",
                 "Write the port that the workload listens on.",
             );
             None

@@ -139,7 +139,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         ("  cases: [{name: a, request: {protocol: HTTP}, expect: allow}]\n", "Write http; case matters."),
         ("  cases: [{name: a, request: {jwtClaims: []}, expect: allow}]\n", "must be a map, found a list"),
-        ("  cases: [{name: a, request: {headers: {'': x}}, expect: allow}]\n", "a key is empty"),
+        ("  cases: [{name: a, request: {headers: {'': x}}, expect: allow}]\n", "a key must not be empty"),
         ("  cases: [{name: a, request: {}, expect: {policy: p}}]\n", "is not NAMESPACE/NAME"),
         (
             "  mesh: {pathNormalisation: NONE}\n  cases: [{name: a, request: {}, expect: allow}]\n",

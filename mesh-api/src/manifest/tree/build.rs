@@ -283,7 +283,7 @@ impl Builder {
     fn key(&mut self, at: usize, text: Box<str>, span: &Span) -> Result<(), SyntaxError> {
         let line = self.line(&span.start);
         if text.is_empty() && self.leniency.empty_keys == EmptyKeys::Refused {
-            return self.refuse(span, "a key is empty", "Name the field before the colon.");
+            return self.refuse(span, "a key must not be empty", "Name the field before the colon.");
         }
         if !self.frames[at].names.insert(text.clone()) {
             let name = super::super::report::shortened(&text);
