@@ -15,7 +15,7 @@ pub(crate) struct Clause {
     pub(crate) field: Field,
     /// Holds when no value matches.
     pub(crate) negated: bool,
-    test: Test,
+    pub(crate) test: Test,
     /// The field as the author wrote it, for instance `notPrincipals`.
     pub(crate) written: Box<str>,
     /// The values as the author wrote them.
@@ -24,7 +24,7 @@ pub(crate) struct Clause {
 
 /// The values, ORed, in the form that their attribute needs.
 #[derive(Debug, Clone)]
-enum Test {
+pub(crate) enum Test {
     Texts(Patterns),
     Paths(Patterns, Box<[Template]>),
     /// Server names are lower case on the wire of a correct client; an odd one is folded before the test.
@@ -35,6 +35,15 @@ enum Test {
     /// Ascending.
     Ports(Box<[u16]>),
     Nothing,
+}
+
+/// How a clause is looked up, when there is more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum View {
+    /// The only way of most clauses; templates by their start.
+    Usual,
+    /// Templates by their end.
+    Ends,
 }
 
 /// What the index looks a clause up by.
@@ -169,8 +178,13 @@ impl Clause {
         }
     }
 
+    /// Whether it has other keys in [`View::Ends`].
+    pub(crate) fn has_ends(&self) -> bool {
+        matches!(&self.test, Test::Paths(_, templates) if !self.negated && !templates.is_empty())
+    }
+
     /// Keys of which at least one must be found for the clause to hold, or `None` when there is no such set.
-    pub(crate) fn keys(&self) -> Option<Vec<Key>> {
+    pub(crate) fn keys(&self, view: View) -> Option<Vec<Key>> {
         if self.negated {
             return None;
         }
@@ -178,9 +192,7 @@ impl Clause {
             Test::Texts(patterns) | Test::ServerNames(patterns) => patterns.iter().map(key).collect(),
             Test::Paths(patterns, templates) => {
                 let mut keys: Vec<_> = patterns.iter().map(key).collect::<Option<_>>()?;
-                keys.extend(
-                    templates.iter().map(|template| Key::Prefix(template.literal_prefix().as_bytes().into())),
-                );
+                keys.extend(templates.iter().map(|template| template_key(template, view)));
                 Some(keys)
             }
             Test::Globs(globs) => globs
@@ -197,6 +209,13 @@ impl Clause {
             }
             Test::Nothing => Some(Vec::new()),
         }
+    }
+}
+
+fn template_key(template: &Template, view: View) -> Key {
+    match view {
+        View::Usual => Key::Prefix(template.literal_prefix().as_bytes().into()),
+        View::Ends => Key::Suffix(template.literal_suffix().as_bytes().into()),
     }
 }
 

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 use super::attributes::Facts;
-use super::clause::{Clause, Key};
+use super::clause::{Clause, Key, View};
 use super::field::Field;
 use super::lookup::Lookup;
 use super::pattern::{LOWERED_BYTES_MAX, lowered};
@@ -23,9 +23,10 @@ use super::rule_set::{RuleSets, RuleSetsBuilder, SetId};
 /// Most dimensions of an index. Those that constrain most rules are taken; tests of further attributes are
 /// left to the evaluation of each rule.
 const DIMENSIONS_MAX: usize = 12;
-/// Most sets that one request finds in one dimension (three for each value of the attribute). With more, as
-/// by a header repeated many times, the dimension is left out for that request.
-const HITS_MAX: usize = 10;
+/// Most different sets that one request finds in all dimensions: up to three for each value of an attribute,
+/// and one for the rules that do not test it. A request may have a hundred header lines, and a token a claim of
+/// as many groups; beyond it, the dimension is left out for that request.
+const HITS_MAX: usize = 160;
 
 /// The index of all rules for one kind of traffic.
 #[derive(Debug, Clone, Default)]
@@ -60,16 +61,35 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Sets found in one dimension; none means that the dimension says nothing about this request.
-#[derive(Debug, Clone, Copy)]
+/// Sets found, dimension after dimension.
+#[derive(Debug)]
 struct Hits {
     sets: [SetId; HITS_MAX],
     count: usize,
+    /// Where the sets of the dimension at hand begin.
+    start: usize,
     overflow: bool,
+    /// Where the sets of each dimension end.
+    ends: [usize; DIMENSIONS_MAX],
+    dimensions: usize,
 }
 
 impl Hits {
+    fn new() -> Self {
+        Self {
+            sets: [0; HITS_MAX],
+            count: 0,
+            start: 0,
+            overflow: false,
+            ends: [0; DIMENSIONS_MAX],
+            dimensions: 0,
+        }
+    }
+
     fn push(&mut self, set: SetId) {
+        if self.sets[self.start..self.count].contains(&set) {
+            return;
+        }
         match self.sets.get_mut(self.count) {
             Some(slot) => {
                 *slot = set;
@@ -79,33 +99,42 @@ impl Hits {
         }
     }
 
-    fn found(&self) -> &[SetId] {
-        &self.sets[..self.count]
+    /// Ends the dimension at hand. One that found too much says nothing about this request.
+    fn close(&mut self) {
+        if self.overflow {
+            self.overflow = false;
+            self.count = self.start;
+            return;
+        }
+        self.start = self.count;
+        self.ends[self.dimensions] = self.count;
+        self.dimensions += 1;
+    }
+
+    /// Combines what `part` gives for the sets of each dimension (any of them) over all dimensions.
+    fn intersect(&self, from: u64, part: impl Fn(SetId) -> u64) -> u64 {
+        let (mut all, mut start) = (from, 0);
+        for &end in &self.ends[..self.dimensions] {
+            all &= self.sets[start..end].iter().fold(0, |any, set| any | part(*set));
+            start = end;
+        }
+        all
     }
 }
 
 impl Index {
     /// Calls `visit` with each rule that may match, in ascending order.
     pub(crate) fn candidates(&self, facts: &Facts<'_>, mut visit: impl FnMut(u32) -> Next) {
-        let mut hits = [Hits { sets: [0; HITS_MAX], count: 0, overflow: false }; DIMENSIONS_MAX];
-        let mut found = 0;
+        let mut hits = Hits::new();
         for dimension in &self.dimensions {
-            let here = &mut hits[found];
-            dimension.look_up(facts, here);
-            here.push(dimension.unconstrained);
-            if here.overflow {
-                *here = Hits { count: 0, overflow: false, ..*here };
-            } else {
-                found += 1;
-            }
+            dimension.look_up(facts, &mut hits);
+            hits.push(dimension.unconstrained);
+            hits.close();
         }
-        let hits = &hits[..found];
         let mut from = 0_u32;
         for slot in 0..self.sets.stride() {
-            let mut summary = self.sets.summary(self.present, slot);
-            for hit in hits {
-                summary &= hit.found().iter().fold(0, |any, set| any | self.sets.summary(*set, slot));
-            }
+            let present = self.sets.summary(self.present, slot);
+            let mut summary = hits.intersect(present, |set| self.sets.summary(set, slot));
             while summary != 0 {
                 let bit = summary.trailing_zeros();
                 summary &= summary - 1;
@@ -113,10 +142,8 @@ impl Index {
                 if base.saturating_add(63) < from {
                     continue;
                 }
-                let mut word = self.sets.word(self.present, slot, bit);
-                for hit in hits {
-                    word &= hit.found().iter().fold(0, |any, set| any | self.sets.word(*set, slot, bit));
-                }
+                let present = self.sets.word(self.present, slot, bit);
+                let mut word = hits.intersect(present, |set| self.sets.word(set, slot, bit));
                 while word != 0 {
                     let rule = base + word.trailing_zeros();
                     word &= word - 1;
@@ -136,12 +163,15 @@ impl Index {
     /// Builds the index over `rules` (number and form); numbers are below `bound`.
     pub(crate) fn build<'r>(rules: impl IntoIterator<Item = (u32, &'r RuleForm)>, bound: usize) -> Self {
         let mut present = Vec::new();
-        let mut constrained: BTreeMap<Field, BTreeMap<u32, Vec<Key>>> = BTreeMap::new();
+        let mut constrained: BTreeMap<(Field, View), BTreeMap<u32, Vec<Key>>> = BTreeMap::new();
         for (rule, form) in rules {
             present.push(rule);
-            for field in form.clauses().map(|clause| &clause.field).collect::<BTreeSet<_>>() {
-                if let Some(keys) = keys_of(form, field) {
-                    constrained.entry(field.clone()).or_default().insert(rule, keys);
+            let usual = form.clauses().map(|clause| (&clause.field, View::Usual));
+            let ends = form.clauses().filter(|clause| clause.has_ends());
+            let ends = ends.map(|clause| (&clause.field, View::Ends));
+            for (field, view) in usual.chain(ends).collect::<BTreeSet<_>>() {
+                if let Some(keys) = keys_of(form, field, view) {
+                    constrained.entry((field.clone(), view)).or_default().insert(rule, keys);
                 }
             }
         }
@@ -151,7 +181,7 @@ impl Index {
         let mut sets = RuleSetsBuilder::default();
         let dimensions = chosen
             .into_iter()
-            .map(|(field, keys)| Dimension::build(field, &keys, &present, &mut sets))
+            .map(|((field, _), keys)| Dimension::build(field, &keys, &present, &mut sets))
             .collect();
         Self { present: sets.add(present), dimensions, sets: sets.build(bound) }
     }
@@ -283,9 +313,10 @@ fn cumulative<K: Ord>(
 /// Keys of which at least one must be found for the rule to match, or `None` when it can match whatever the
 /// attribute is. Parts of a rule are ANDed, so one part that constrains is enough; the one with fewest keys
 /// is taken.
-fn keys_of(form: &RuleForm, field: &Field) -> Option<Vec<Key>> {
+fn keys_of(form: &RuleForm, field: &Field, view: View) -> Option<Vec<Key>> {
     let of_entry = |clauses: &[Clause]| {
-        clauses.iter().filter(|clause| clause.field == *field).filter_map(Clause::keys).min_by_key(Vec::len)
+        let here = clauses.iter().filter(|clause| clause.field == *field);
+        here.filter_map(|clause| clause.keys(view)).min_by_key(Vec::len)
     };
     let of_entries = |entries: &[Vec<Clause>]| {
         if entries.is_empty() {

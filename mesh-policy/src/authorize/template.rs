@@ -59,11 +59,29 @@ impl Template {
         Some(Self { head: head.into(), tail: tail.map(Into::into) })
     }
 
+    /// What comes before `{**}`, `None` for each `{*}`; and what comes behind it, when there is one.
+    pub(crate) fn pieces(&self) -> (impl Iterator<Item = Option<&str>>, Option<&str>) {
+        let head = self.head.iter().map(|piece| match piece {
+            Piece::Literal(literal) => Some(&**literal),
+            Piece::Segment => None,
+        });
+        (head, self.tail.as_deref())
+    }
+
     /// The literal that every matching path starts with.
     pub(crate) fn literal_prefix(&self) -> &str {
         match self.head.first() {
             Some(Piece::Literal(literal)) => literal,
             Some(Piece::Segment) | None => "",
+        }
+    }
+
+    /// The literal that every matching path ends with.
+    pub(crate) fn literal_suffix(&self) -> &str {
+        match (&self.tail, self.head.last()) {
+            (Some(tail), _) => tail,
+            (None, Some(Piece::Literal(literal))) => literal,
+            (None, Some(Piece::Segment) | None) => "",
         }
     }
 
@@ -95,7 +113,7 @@ impl Template {
 }
 
 /// Bytes that an operator stands for.
-fn is_template_byte(b: u8) -> bool {
+pub(crate) fn is_template_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(
             b,
