@@ -4,7 +4,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(feature = "wire")]
     {
         println!("cargo::rerun-if-changed=proto");
-        let files = ["envoy/service/discovery/v3/ads.proto", "mesh/identity/v1/identity.proto"];
+        let files = [
+            "envoy/service/auth/v3/external_auth.proto",
+            "envoy/service/discovery/v3/ads.proto",
+            "mesh/identity/v1/identity.proto",
+            "mesh/keys/v1/keys.proto",
+        ];
         let descriptors = protox::compile(files, ["proto"])?;
         tonic_prost_build::configure().compile_fds(descriptors)?;
     }

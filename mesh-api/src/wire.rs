@@ -37,6 +37,32 @@ pub mod identity {
     tonic::include_proto!("mesh.identity.v1");
 }
 
+/// Generated types and services of the keys service.
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    reason = "generated"
+)]
+pub mod keys {
+    tonic::include_proto!("mesh.keys.v1");
+}
+
+/// Generated types and services of Envoy's external authorization service.
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    reason = "generated"
+)]
+pub mod authorizer {
+    tonic::include_proto!("envoy.service.auth.v3");
+}
+
 /// Largest message that either side accepts, in bytes (16 MiB: ten thousand policies are about 6 MiB).
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 

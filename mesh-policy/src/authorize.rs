@@ -294,6 +294,15 @@ impl Authorizer {
         RuleRef { policy, index: rule.index }
     }
 
+    /// Position of a rule's policy in [`Self::policies`].
+    ///
+    /// # Panics
+    /// If `id` comes from another authorizer with more rules.
+    #[must_use]
+    pub fn policy_position(&self, id: RuleId) -> usize {
+        self.rules[id.0 as usize].policy as usize
+    }
+
     /// The policies, in the order CUSTOM, AUDIT, DENY, ALLOW and then by namespace and name.
     pub fn policies(&self) -> impl ExactSizeIterator<Item = &Arc<AuthorizationPolicy>> {
         self.policies.iter()

@@ -130,7 +130,13 @@ impl Admin {
 
     fn metrics_text(&self) -> Answer {
         match &self.metrics {
-            Some(metrics) => Answer::metrics(metrics.render()),
+            Some(metrics) => {
+                let mut text = metrics.render();
+                if let Some(workload) = &self.state.load().workload {
+                    text.push_str(&workload.decisions.render());
+                }
+                Answer::metrics(text)
+            }
             None => failure(StatusCode::NOT_IMPLEMENTED, "metrics belong to the embedding process", ""),
         }
     }

@@ -1,29 +1,116 @@
 //! May this pass? The one place where a [`Permit`] is made.
 //!
-//! Forwarding towards the workload takes a permit, so nothing is forwarded that was not judged. A permit for
-//! a request is used up with it; a permit for a byte stream is a standing one, and [`revoked`] says when the
-//! policies of the day would no longer give it. Policy is enforced inbound only (SEMANTICS 4.1).
+//! Forwarding towards the workload takes a permit, so nothing is forwarded that was not judged. The order is
+//! SEMANTICS 4.1's: an external authorizer where a CUSTOM policy wants one, then the request's token, then
+//! AUDIT, DENY and ALLOW; [`crate::exchange`] walks it for requests, [`stream`] for byte streams. A permit
+//! for a request is used up with it; a permit for a byte stream is a standing one, and [`revoked`] says when
+//! the policies of the day would no longer give it. Policy is enforced inbound only.
+//!
+//! What a standing permit is judged again by:
+//! - An authorizer that let it pass is not asked again. One that was not asked, because the policy is new or
+//!   names another provider now, would have to be, and so the permit ends.
+//! - A token that was verified stays so while rules and keys stay as they are, whatever its `exp`, as in
+//!   Envoy. When these change it is verified again, as of the time when it came, and a key that was withdrawn
+//!   ends what it opened. Keys that are merely not at hand (the control plane has just started) end nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh_policy::authorize::{Aside, Attributes, Decision, DenyReason, External, HttpAttributes};
+use mesh_policy::authenticate::{Authenticated, Authenticator, Effects, Refused, TokenRequest};
+use mesh_policy::authorize::{
+    Attributes, Claims, Decision, DenyReason, DryRunAllow, External, HeaderValues, HttpAttributes, RuleId,
+};
 
 use crate::connection::{Connection, Direction};
+use crate::ext_authz::{self, Asked, Outcome};
+use crate::respond::ExternalCause;
 use crate::state::{State, WorkloadState};
-use crate::telemetry::{HttpRecord, TcpRecord, Verdict};
+use crate::telemetry::decisions::{By, Decided};
+use crate::telemetry::{FaultDomain, Flag, HttpRecord, TcpRecord, Verdict};
+use crate::worker::Worker;
 
 /// Leave to forward; only this module makes one.
 #[derive(Debug)]
 #[must_use = "a permit is what forwarding takes"]
-pub struct Permit(());
+pub struct Permit(Option<Box<Grounds>>);
 
 impl Permit {
     /// Leave for what the own workload sends: policy is the business of who receives it.
     ///
     /// Gives `None` for a connection that came in, which has to be judged.
     pub fn for_outbound(connection: &Connection) -> Option<Self> {
-        (connection.direction == Direction::Outbound).then_some(Self(()))
+        (connection.direction == Direction::Outbound).then_some(Self(None))
+    }
+}
+
+/// What a permit rests on beside policies and the request as it is forwarded.
+#[derive(Debug, Default)]
+pub struct Grounds {
+    /// Provider whose authorizer let it pass.
+    asked: Option<Arc<str>>,
+    /// What was looked at for a token, and what was found.
+    token: Option<Token>,
+}
+
+impl Grounds {
+    /// The authorizer of that provider let it pass.
+    pub fn note_asked(&mut self, provider: &str) {
+        self.asked = Some(Arc::from(provider));
+    }
+
+    /// Tokens were looked for.
+    pub fn note_token(&mut self, token: Token) {
+        self.token = Some(token);
+    }
+
+    /// Claims of the verified token.
+    #[must_use]
+    pub fn claims(&self) -> Option<&Claims> {
+        self.token.as_ref()?.claims.as_ref()
+    }
+}
+
+/// A request's token as it was verified, and what is needed to do it again.
+#[derive(Debug)]
+pub struct Token {
+    /// Rules and keys that verified it.
+    pub verified_by: Arc<Authenticator>,
+    /// When.
+    pub verified_at: SystemTime,
+    /// What it claims; `None` when the request had none.
+    pub claims: Option<Claims>,
+    /// Lines that were taken off the request, which may have held it.
+    pub taken: Vec<(String, Vec<u8>)>,
+    /// Changes that were made to the request.
+    pub effects: Effects,
+    /// Path and query before the changes.
+    pub target: String,
+}
+
+/// Header lines of a forwarded request with those that were taken off it, and without those that were put on.
+#[derive(Debug)]
+struct AsItCame<'a> {
+    lines: &'a dyn HeaderValues,
+    token: &'a Token,
+}
+
+impl HeaderValues for AsItCame<'_> {
+    fn visit(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) {
+        if name == ":path" {
+            each(self.token.target.as_bytes());
+            return;
+        }
+        let mut taken = self.token.taken.iter().filter(|(taken, _)| taken == name).peekable();
+        if taken.peek().is_some() {
+            for (_, value) in taken {
+                if !each(value) {
+                    return;
+                }
+            }
+        } else if !self.token.effects.added().any(|(added, _)| added == name) {
+            self.lines.visit(name, each);
+        }
     }
 }
 
@@ -36,7 +123,8 @@ pub struct Denied(pub DenyReason);
 ///
 /// The original client is taken to be the TCP peer: any direct caller can write X-Forwarded-For, so it is
 /// never believed here (SEMANTICS 6.5, TRAP 20).
-fn attributes<'a>(connection: &'a Connection, http: Option<HttpAttributes<'a>>) -> Attributes<'a> {
+#[must_use]
+pub fn attributes<'a>(connection: &'a Connection, http: Option<HttpAttributes<'a>>) -> Attributes<'a> {
     let source: IpAddr = connection.peer.ip();
     Attributes {
         peer: connection.peer_identity(),
@@ -49,22 +137,28 @@ fn attributes<'a>(connection: &'a Connection, http: Option<HttpAttributes<'a>>) 
     }
 }
 
-/// The whole of policy while no authorizer can be asked: what one would be asked about is refused.
-fn judge(workload: &WorkloadState, attributes: &Attributes<'_>) -> Decision {
-    match workload.authorizer.external(attributes) {
-        External::NotAsked => workload.authorizer.authorize(attributes),
-        External::Ask { rule, .. } => Decision::Denied {
-            by: Some(rule),
-            reason: DenyReason::CustomUnavailable,
-            aside: Aside::default(),
-        },
-        External::Refuse { rule, reason } => {
-            Decision::Denied { by: Some(rule), reason, aside: Aside::default() }
-        }
+/// Counts a decision and what was recorded beside it. A workload without policies has nothing to count.
+fn count(workload: &WorkloadState, decision: &Decision) {
+    if workload.authorizer.is_empty() {
+        return;
     }
+    let (decisions, authorizer) = (&workload.decisions, &workload.authorizer);
+    let policy = |rule: RuleId| By::Policy(authorizer.policy_position(rule));
+    let aside = decision.aside();
+    if let Some(rule) = aside.audit {
+        decisions.note(policy(rule), Decided::Audit);
+    }
+    if let Some(rule) = aside.dry_run_deny {
+        decisions.note(policy(rule), Decided::DryRunDeny);
+    }
+    if let DryRunAllow::WouldAllow(rule) = aside.dry_run_allow {
+        decisions.note(policy(rule), Decided::DryRunAllow);
+    }
+    let decided = if decision.is_allowed() { Decided::Allow } else { Decided::Deny };
+    decisions.note(decision.by().map_or(By::Nobody, policy), decided);
 }
 
-/// Judges one request.
+/// Judges one request by AUDIT, DENY and ALLOW. `grounds` say what came before.
 ///
 /// # Errors
 /// When policy refuses; the record then says which rule did.
@@ -72,47 +166,156 @@ pub fn request(
     workload: &WorkloadState,
     connection: &Connection,
     http: HttpAttributes<'_>,
+    grounds: Option<Box<Grounds>>,
     record: &mut HttpRecord,
 ) -> Result<Permit, Denied> {
-    let decision = judge(workload, &attributes(connection, Some(http)));
+    use std::fmt::Write as _;
+    let claims = grounds.as_ref().and_then(|grounds| grounds.claims());
+    let decision =
+        workload.authorizer.authorize(&attributes(connection, Some(HttpAttributes { claims, ..http })));
+    count(workload, &decision);
+    if let Some(rule) = decision.aside().audit {
+        let _infallible = write!(record.audit, "{}", workload.authorizer.rule(rule));
+    }
     match decision {
         Decision::Allowed { by, .. } => {
             record.verdict = Verdict::Allowed;
             if let Some(rule) = by {
-                use std::fmt::Write as _;
+                record.policy.clear();
                 let _infallible = write!(record.policy, "{}", workload.authorizer.rule(rule));
             }
-            Ok(Permit(()))
+            Ok(Permit(grounds))
         }
         Decision::Denied { by, reason, .. } => {
-            let rule = by.map(|id| workload.authorizer.rule(id));
-            record.deny(rule.as_ref().map(|rule| rule as &dyn std::fmt::Display), &reason.to_string());
+            deny(workload, by, reason, record);
             Err(Denied(reason))
         }
     }
 }
 
-/// Judges a byte stream.
+/// Refuses what a CUSTOM policy matched while nobody can be asked.
+pub fn refuse_unasked(workload: &WorkloadState, rule: RuleId, reason: DenyReason, record: &mut HttpRecord) {
+    workload.decisions.note(By::Policy(workload.authorizer.policy_position(rule)), Decided::Deny);
+    deny(workload, Some(rule), reason, record);
+}
+
+fn deny(workload: &WorkloadState, by: Option<RuleId>, reason: DenyReason, record: &mut HttpRecord) {
+    let rule = by.map(|id| workload.authorizer.rule(id));
+    record.policy.clear();
+    record.deny(rule.as_ref().map(|rule| rule as &dyn std::fmt::Display), &reason.to_string());
+}
+
+/// Notes what an authorizer said about a request.
+pub fn note_external(
+    workload: &WorkloadState,
+    (provider, rule): (&str, RuleId),
+    outcome: &Outcome,
+    record: &mut HttpRecord,
+) {
+    use std::fmt::Write as _;
+    count_external(workload, rule, outcome);
+    let Some(cause) = refusal_cause(outcome) else { return };
+    record.verdict = Verdict::Denied;
+    record.policy.clear();
+    let _infallible = write!(record.policy, "{}", workload.authorizer.rule(rule));
+    record.reason.clear();
+    record.reason.push_str(&external_reason(provider, cause));
+}
+
+fn count_external(workload: &WorkloadState, rule: RuleId, outcome: &Outcome) {
+    let decided = match outcome {
+        Outcome::Pass(_) => Decided::Allow,
+        Outcome::Refused(_) => Decided::Deny,
+        Outcome::PassUnasked | Outcome::Failed(_) => Decided::Error,
+        Outcome::Gone => return,
+    };
+    workload.decisions.note(By::Policy(workload.authorizer.policy_position(rule)), decided);
+}
+
+/// Counts a request that was refused for its token.
+pub fn count_token_refusal(workload: &WorkloadState, refused: &Refused) {
+    let policies = &workload.policies.request;
+    if let Some(at) = policies.iter().position(|policy| policy.meta.object == refused.rule.policy) {
+        workload.decisions.note(By::Authentication(at), Decided::Deny);
+    }
+}
+
+fn refusal_cause(outcome: &Outcome) -> Option<ExternalCause> {
+    match outcome {
+        Outcome::Refused(_) => Some(ExternalCause::Denied),
+        Outcome::Failed(_) => Some(ExternalCause::Error),
+        Outcome::Pass(_) | Outcome::PassUnasked | Outcome::Gone => None,
+    }
+}
+
+fn external_reason(provider: &str, cause: ExternalCause) -> String {
+    match cause {
+        ExternalCause::Denied => format!("external authorizer {provider} refuses"),
+        ExternalCause::Error => format!("external authorizer {provider} could not be asked"),
+    }
+}
+
+/// Judges a byte stream; `None` when it is refused, and the record then says by which rule.
 ///
-/// # Errors
-/// When policy refuses; the record then says which rule did.
-pub fn stream(
+/// Waits only when a CUSTOM policy matches, for as long as its provider allows; dropping the future gives the
+/// check up.
+pub async fn stream(worker: &Worker, connection: &Connection, record: &mut TcpRecord) -> Option<Permit> {
+    let (workload, provider, rule) = {
+        let state = worker.state.load();
+        let workload = state.workload.as_ref()?;
+        match workload.authorizer.external(&attributes(connection, None)) {
+            External::NotAsked => return judge_stream(workload, connection, None, record),
+            External::Refuse { rule, reason } => {
+                let rule_ref = workload.authorizer.rule(rule);
+                workload.decisions.note(By::Policy(workload.authorizer.policy_position(rule)), Decided::Deny);
+                record.deny(Some(&rule_ref), &reason.to_string());
+                return None;
+            }
+            External::Ask { provider, rule } => (Arc::clone(workload), provider.to_owned(), rule),
+        }
+    };
+    let authorizer = workload.config.mesh.authorizer(&provider)?;
+    let asked = Asked { connection, http: None };
+    let gone = |_: &mut std::task::Context<'_>| std::task::Poll::Pending;
+    let outcome = ext_authz::check(worker, (&provider, authorizer), &asked, gone).await;
+    count_external(&workload, rule, &outcome);
+    if let Some(cause) = refusal_cause(&outcome) {
+        record.verdict = Verdict::Denied;
+        record.fault = FaultDomain::Policy;
+        record.flag = Flag::UnauthorizedExternal;
+        record.policy = workload.authorizer.rule(rule).to_string();
+        record.reason = external_reason(&provider, cause);
+        cause.details().clone_into(&mut record.details);
+        return None;
+    }
+    let mut grounds = Box::<Grounds>::default();
+    grounds.note_asked(&provider);
+    judge_stream(&workload, connection, Some(grounds), record)
+}
+
+fn judge_stream(
     workload: &WorkloadState,
     connection: &Connection,
+    grounds: Option<Box<Grounds>>,
     record: &mut TcpRecord,
-) -> Result<Permit, Denied> {
-    match judge(workload, &attributes(connection, None)) {
+) -> Option<Permit> {
+    let decision = workload.authorizer.authorize(&attributes(connection, None));
+    count(workload, &decision);
+    if let Some(rule) = decision.aside().audit {
+        record.audit = workload.authorizer.rule(rule).to_string();
+    }
+    match decision {
         Decision::Allowed { by, .. } => {
             record.verdict = Verdict::Allowed;
             if let Some(rule) = by {
                 record.policy = workload.authorizer.rule(rule).to_string();
             }
-            Ok(Permit(()))
+            Some(Permit(grounds))
         }
         Decision::Denied { by, reason, .. } => {
             let rule = by.map(|id| workload.authorizer.rule(id));
             record.deny(rule.as_ref().map(|rule| rule as &dyn std::fmt::Display), &reason.to_string());
-            Err(Denied(reason))
+            None
         }
     }
 }
@@ -128,6 +331,20 @@ pub enum Revocation {
         /// Why.
         reason: DenyReason,
     },
+    /// Policy changed, and an external authorizer would have to be asked that was not.
+    #[error("policy changed: external authorizer {provider} was not asked")]
+    NotAsked {
+        /// The rule that has it asked, as Istio writes it.
+        rule: String,
+        /// The provider.
+        provider: String,
+    },
+    /// Keys or rules changed, and the token that the request came with is not accepted any more.
+    #[error("token is no longer accepted: {message}")]
+    Token {
+        /// What a request with it would be answered.
+        message: String,
+    },
     /// The port now demands mutual TLS and the connection has none.
     #[error("port demands mutual TLS now")]
     TlsRequired,
@@ -141,7 +358,8 @@ pub enum Revocation {
 pub enum Standing<'a> {
     /// A byte stream.
     Stream,
-    /// A request whose connection switched protocols: it is judged again as the request that it was.
+    /// A request whose connection switched protocols: it is judged again as the request that it was. Claims
+    /// are those of the permit.
     Request(HttpAttributes<'a>),
 }
 
@@ -149,23 +367,33 @@ pub enum Standing<'a> {
 /// with the certificate of the peer. Never returns for what the workload itself sent.
 ///
 /// Dropping the future loses nothing.
-pub async fn revoked(state: &State, connection: &Connection, standing: Standing<'_>) -> Revocation {
+pub async fn revoked(
+    state: &State,
+    connection: &Connection,
+    permit: &Permit,
+    standing: Standing<'_>,
+) -> Revocation {
     if connection.direction == Direction::Outbound {
         return std::future::pending().await;
     }
     tokio::select! {
-        revocation = refused_by_policy(state, connection, standing) => revocation,
+        revocation = refused_by_policy(state, connection, permit, standing) => revocation,
         () = peer_expiry(connection) => Revocation::PeerExpired,
     }
 }
 
-async fn refused_by_policy(state: &State, connection: &Connection, standing: Standing<'_>) -> Revocation {
+async fn refused_by_policy(
+    state: &State,
+    connection: &Connection,
+    permit: &Permit,
+    standing: Standing<'_>,
+) -> Revocation {
     let mut revisions = state.revisions();
     loop {
         // The revision is marked as seen before it is judged, so a change in between is not missed.
         revisions.mark_unchanged();
         if let Some(workload) = &state.load().workload
-            && let Some(revocation) = judge_again(workload, connection, standing)
+            && let Some(revocation) = judge_again(workload, connection, permit, standing)
         {
             return revocation;
         }
@@ -180,22 +408,96 @@ async fn refused_by_policy(state: &State, connection: &Connection, standing: Sta
 pub fn judge_again(
     workload: &WorkloadState,
     connection: &Connection,
+    permit: &Permit,
     standing: Standing<'_>,
 ) -> Option<Revocation> {
     let mode = workload.mtls_mode(connection.destination.port());
     if mode == mesh_api::model::MtlsMode::Strict && connection.tls.is_none() {
         return Some(Revocation::TlsRequired);
     }
+    let grounds = permit.0.as_deref();
+    let anew;
     let http = match standing {
         Standing::Stream => None,
-        Standing::Request(http) => Some(http),
+        Standing::Request(http) => {
+            let claims = match verify_again(workload, grounds, &http) {
+                Again::Same(claims) => claims,
+                Again::Anew(authenticated) => {
+                    anew = authenticated;
+                    anew.claims.as_ref()
+                }
+                Again::Refused(message) => return Some(Revocation::Token { message }),
+            };
+            Some(HttpAttributes { claims, ..http })
+        }
     };
-    match judge(workload, &attributes(connection, http)) {
+    let attributes = attributes(connection, http);
+    let written = |rule: RuleId| workload.authorizer.rule(rule).to_string();
+    match workload.authorizer.external(&attributes) {
+        External::NotAsked => {}
+        External::Refuse { rule, reason } => {
+            return Some(Revocation::Policy { rule: written(rule), reason });
+        }
+        External::Ask { provider, rule } => {
+            if grounds.and_then(|grounds| grounds.asked.as_deref()) != Some(provider) {
+                let provider = provider.to_owned();
+                return Some(Revocation::NotAsked { rule: written(rule), provider });
+            }
+        }
+    }
+    match workload.authorizer.authorize(&attributes) {
         Decision::Allowed { .. } => None,
         Decision::Denied { by, reason, .. } => {
-            let rule = by.map(|id| workload.authorizer.rule(id).to_string()).unwrap_or_default();
-            Some(Revocation::Policy { rule, reason })
+            Some(Revocation::Policy { rule: by.map(written).unwrap_or_default(), reason })
         }
+    }
+}
+
+/// What a token is worth today.
+enum Again<'a> {
+    /// Nothing changed that it rests on.
+    Same(Option<&'a Claims>),
+    /// It was verified once more.
+    Anew(Authenticated),
+    /// It is not accepted any more.
+    Refused(String),
+}
+
+/// Body of the answer to a token whose keys were never fetched (SEMANTICS 7.4).
+const KEYS_NOT_FETCHED: &str = "Jwks remote fetch is failed";
+
+fn verify_again<'a>(
+    workload: &WorkloadState,
+    grounds: Option<&'a Grounds>,
+    http: &HttpAttributes<'_>,
+) -> Again<'a> {
+    let token = grounds.and_then(|grounds| grounds.token.as_ref());
+    if workload.authenticator.is_empty() {
+        return Again::Same(None);
+    }
+    if let Some(token) = token
+        && Arc::ptr_eq(&token.verified_by, &workload.authenticator)
+    {
+        return Again::Same(token.claims.as_ref());
+    }
+    let as_it_came = token.map(|token| AsItCame { lines: http.headers, token });
+    let request = TokenRequest {
+        method: http.method,
+        scheme: "http",
+        authority: http.authority,
+        target: token.map_or(http.path, |token| &token.target),
+        headers: match &as_it_came {
+            Some(lines) => lines,
+            None => http.headers,
+        },
+    };
+    let at = token.map_or_else(SystemTime::now, |token| token.verified_at);
+    match workload.authenticator.authenticate(&request, at) {
+        Ok(authenticated) => Again::Anew(authenticated),
+        Err(refused) if refused.message == KEYS_NOT_FETCHED => {
+            Again::Same(token.and_then(|token| token.claims.as_ref()))
+        }
+        Err(refused) => Again::Refused(refused.message),
     }
 }
 

@@ -147,7 +147,7 @@ async fn carry(
         Carried::Http2 => Box::pin(forward::http2::serve(worker, &connection, stream, early)).await,
         Carried::Stream => {
             let mut record = record(worker, &connection);
-            let Some(permit) = permit(worker, &connection, &mut record) else { return };
+            let Some(permit) = authz::stream(worker, &connection, &mut record).await else { return };
             let opened = stream::to_application(worker, &connection, permit, &mut record).await;
             let Some(upstream) = opened else {
                 stream.reset_on_drop();
@@ -240,7 +240,7 @@ async fn silent(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, 
     let protocol = declared(worker, connection.destination.port());
     let connection = Rc::new(connection);
     let mut tcp_record = record(worker, &connection);
-    let mut upstream = match permit(worker, &connection, &mut tcp_record) {
+    let mut upstream = match authz::stream(worker, &connection, &mut tcp_record).await {
         Some(permit) => stream::to_application(worker, &connection, permit, &mut tcp_record).await,
         None => None,
     };
@@ -289,13 +289,6 @@ fn record(worker: &Worker, connection: &Rc<Connection>) -> TcpRecord {
     let mut record = worker.telemetry.tcp(connection);
     record.destination = labels(worker, connection);
     record
-}
-
-/// Judges a stream.
-fn permit(worker: &Worker, connection: &Connection, record: &mut TcpRecord) -> Option<authz::Permit> {
-    let state = worker.state.load();
-    let workload = state.workload.as_ref()?;
-    authz::stream(workload, connection, record).ok()
 }
 
 /// A connection that ended, or was ended, before it said anything is still an outcome.

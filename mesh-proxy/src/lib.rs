@@ -23,6 +23,7 @@ pub mod connection;
 pub mod control;
 pub mod dns;
 pub mod exchange;
+pub mod ext_authz;
 pub mod forward;
 pub mod identity;
 pub mod inbound;

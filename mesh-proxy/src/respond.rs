@@ -1,10 +1,14 @@
 //! Errors to answers: the one place that gives a refusal its status, its body, its response flag and its
 //! details. The peer learns the class, in Istio's and Envoy's words; the log learns the cause.
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_api::error_chain::chain;
+use mesh_policy::authenticate::Refused;
 
 use crate::connection::Direction;
+use crate::ext_authz;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord, Verdict};
 use crate::upstream::ConnectError;
 
@@ -30,6 +34,19 @@ pub enum Refusal {
     PeerExpired,
     /// Policy refuses; the record says why already.
     Denied,
+    /// The request's token is not accepted.
+    Token(Box<Refused>),
+    /// An external authorizer refuses, or failed; the record names the rule already.
+    External {
+        /// What is answered.
+        answer: Box<ext_authz::Refusal>,
+        /// Whether it refused or failed.
+        cause: ExternalCause,
+    },
+    /// The body is longer than an external authorizer is shown.
+    BodyTooLarge,
+    /// The client went away while its request was judged; there is nobody to answer.
+    Abandoned,
     /// The mesh has no such destination, and only what it has may be called.
     UnknownDestination,
     /// No route matches.
@@ -54,6 +71,26 @@ pub enum Refusal {
     UpstreamTimeout,
 }
 
+/// Why an external authorizer has a request refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExternalCause {
+    /// It says so.
+    Denied,
+    /// It gave no answer.
+    Error,
+}
+
+impl ExternalCause {
+    /// The word for `response_code_details`, Envoy's.
+    #[must_use]
+    pub fn details(self) -> &'static str {
+        match self {
+            Self::Denied => "ext_authz_denied",
+            Self::Error => "ext_authz_error",
+        }
+    }
+}
+
 /// gRPC status codes (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>), as far as refusals use
 /// them. Which one stands for which status is Envoy's mapping.
 mod grpc {
@@ -63,7 +100,24 @@ mod grpc {
     pub(super) const INTERNAL: u32 = 13;
     pub(super) const UNAVAILABLE: u32 = 14;
     pub(super) const DEADLINE_EXCEEDED: u32 = 4;
+    pub(super) const UNAUTHENTICATED: u32 = 16;
+
+    /// For a status that somebody else chose
+    /// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>, as Envoy does).
+    pub(super) fn of(status: http::StatusCode) -> u32 {
+        match status.as_u16() {
+            400 => INTERNAL,
+            401 => UNAUTHENTICATED,
+            403 => PERMISSION_DENIED,
+            404 => UNIMPLEMENTED,
+            429 | 502..=504 => UNAVAILABLE,
+            _ => UNKNOWN,
+        }
+    }
 }
+
+/// Longest `grpc-message`, in bytes before it is encoded: the header must fit into a client's limits.
+const GRPC_MESSAGE_MAX: usize = 1024;
 
 const RESET: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
@@ -92,6 +146,11 @@ impl Refusal {
             | Self::ConnectFailed(_)
             | Self::UpstreamReset { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Token(refused) => StatusCode::from_u16(refused.status).unwrap_or(StatusCode::UNAUTHORIZED),
+            Self::External { answer, .. } => answer.status,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            // Nobody is answered; the number is the one that logs know for it (nginx's 499 is none).
+            Self::Abandoned => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -103,7 +162,8 @@ impl Refusal {
             Self::PeerExpired | Self::Denied => grpc::PERMISSION_DENIED,
             Self::NoRoute | Self::MethodNotServed => grpc::UNIMPLEMENTED,
             Self::BadRequest { .. } | Self::HeadersTooLarge => grpc::INTERNAL,
-            Self::RequestTimeout | Self::BodyTimeout => grpc::UNKNOWN,
+            Self::RequestTimeout | Self::BodyTimeout | Self::BodyTooLarge | Self::Abandoned => grpc::UNKNOWN,
+            Self::Token(_) | Self::External { .. } => grpc::of(self.status()),
             Self::UpstreamTimeout => grpc::DEADLINE_EXCEEDED,
             Self::NotReady
             | Self::Unanswered
@@ -115,9 +175,46 @@ impl Refusal {
         }
     }
 
-    /// Body of the answer, plain text, possibly empty. One line of printable ASCII.
+    /// Body of the answer, possibly empty. Plain text, unless [`Self::lines`] says otherwise.
     #[must_use]
-    pub fn body(&self) -> &'static str {
+    pub fn body(&self) -> Bytes {
+        match self {
+            Self::Token(refused) => Bytes::copy_from_slice(refused.message.as_bytes()),
+            // These have no body, whatever was asked for (RFC 9110 sections 15.3.5, 15.4.5).
+            Self::External { answer, .. } if matches!(answer.status.as_u16(), 204 | 304) => Bytes::new(),
+            Self::External { answer, .. } => answer.body.clone(),
+            other => Bytes::from_static(other.text().as_bytes()),
+        }
+    }
+
+    /// The body as a `grpc-message`: percent-encoded, and bounded.
+    #[must_use]
+    pub fn grpc_message(&self) -> HeaderValue {
+        let body = self.body();
+        let mut message = Vec::with_capacity(body.len().min(GRPC_MESSAGE_MAX));
+        for byte in body.iter().take(GRPC_MESSAGE_MAX) {
+            match byte {
+                b'%' | 0..=0x1f | 0x7f.. => message.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                byte => message.push(*byte),
+            }
+        }
+        HeaderValue::from_bytes(&message).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Header lines of the answer beside those that every answer has. None of them frames it.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Token(refused) => HeaderValue::try_from(refused.www_authenticate.as_str())
+                .map(|value| vec![(WWW_AUTHENTICATE, value)])
+                .unwrap_or_default(),
+            Self::External { answer, .. } => answer.lines.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// One line of printable ASCII.
+    fn text(&self) -> &'static str {
         match self {
             Self::NotReady => "proxy has no configuration yet",
             Self::BadRequest { details } => details,
@@ -133,6 +230,8 @@ impl Refusal {
             Self::UpstreamReset { .. } => RESET,
             Self::UpstreamProtocol { .. } => PROTOCOL,
             Self::UpstreamTimeout => "upstream request timeout",
+            Self::BodyTooLarge => "Payload Too Large",
+            Self::Token(_) | Self::External { .. } | Self::Abandoned => "",
         }
     }
 
@@ -146,8 +245,12 @@ impl Refusal {
             | Self::BodyTimeout
             | Self::MethodNotServed
             | Self::PeerExpired
+            | Self::BodyTooLarge
+            | Self::Abandoned
             | Self::NotReady => true,
             Self::Denied
+            | Self::Token(_)
+            | Self::External { .. }
             | Self::UnknownDestination
             | Self::NoRoute
             | Self::Unanswered
@@ -174,6 +277,7 @@ impl Refusal {
             record.details.push_str(details);
         }
         match self {
+            Self::Token(refused) => note_token(refused, record),
             Self::ConnectFailed(error) => {
                 record.transport_failure.clear();
                 record.transport_failure.push_str(&chain(error));
@@ -211,6 +315,14 @@ impl Refusal {
             }
             Self::PeerExpired => (Flag::None, FaultDomain::ClientProxy, "peer_certificate_expired"),
             Self::Denied => (Flag::None, FaultDomain::Policy, ""),
+            Self::Token(_) => (Flag::None, FaultDomain::Client, ""),
+            Self::External { cause, .. } => {
+                (Flag::UnauthorizedExternal, FaultDomain::Policy, cause.details())
+            }
+            Self::BodyTooLarge => (Flag::None, FaultDomain::Client, "request_payload_too_large"),
+            Self::Abandoned => {
+                (Flag::DownstreamConnectionTermination, FaultDomain::Client, "downstream_remote_disconnect")
+            }
             Self::UnknownDestination => (Flag::None, FaultDomain::Policy, "direct_response"),
             Self::NoRoute => (Flag::NoRoute, FaultDomain::Client, "route_not_found"),
             Self::Unanswered => {
@@ -243,6 +355,17 @@ impl Refusal {
     }
 }
 
+fn note_token(refused: &Refused, record: &mut HttpRecord) {
+    record.verdict = Verdict::Denied;
+    record.reason.clear();
+    record.reason.push_str(&refused.message);
+    record.details.push_str(&refused.details);
+    let object = &refused.rule.policy;
+    record.policy.clear();
+    let policy = format!("ns[{}]-policy[{}]-rule[{}]", object.namespace, object.name, refused.rule.index);
+    record.policy.push_str(&policy);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +374,7 @@ mod tests {
     fn a_denied_request_gets_istios_very_answer() {
         let denied = Refusal::Denied;
         assert_eq!(denied.status(), 403);
-        assert_eq!((denied.body(), denied.body().len()), ("RBAC: access denied", 19));
+        assert_eq!((&denied.body()[..], denied.body().len()), (&b"RBAC: access denied"[..], 19));
         assert_eq!(denied.grpc_status(), 7);
         assert!(!denied.closes());
     }
@@ -265,6 +388,33 @@ mod tests {
             Refusal::MethodNotServed,
         ] {
             assert!(refusal.closes() && refusal.status().is_client_error(), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn the_answer_of_an_authorizer_is_handed_on_and_fits_into_grpc() {
+        let answer = ext_authz::Refusal {
+            status: StatusCode::UNAUTHORIZED,
+            lines: vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"))],
+            body: Bytes::from("no\n100% \u{e4}".repeat(1000)),
+        };
+        let refusal = Refusal::External { answer: Box::new(answer.clone()), cause: ExternalCause::Denied };
+        assert_eq!((refusal.status(), refusal.grpc_status()), (StatusCode::UNAUTHORIZED, 16));
+        assert_eq!((refusal.body(), refusal.lines()), (answer.body.clone(), answer.lines.clone()));
+        let message = refusal.grpc_message();
+        assert!(message.as_bytes().starts_with(b"no%0A100%25 %C3%A4no"), "{message:?}");
+        assert!(message.len() <= 3 * GRPC_MESSAGE_MAX);
+        let empty = ext_authz::Refusal { status: StatusCode::NO_CONTENT, ..answer };
+        let refusal = Refusal::External { answer: Box::new(empty), cause: ExternalCause::Error };
+        assert!(refusal.body().is_empty());
+    }
+
+    #[test]
+    fn statuses_of_others_become_those_of_grpc_as_envoy_has_it() {
+        for (status, code) in
+            [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (503, 14), (413, 2), (500, 2)]
+        {
+            assert_eq!(grpc::of(StatusCode::from_u16(status).expect("a status")), code, "{status}");
         }
     }
 }

@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use mesh_api::model::{Destination, DestinationKey, InboundPort, MtlsMode, ProxyConfig, WorkloadPolicies};
+use mesh_policy::authenticate::Authenticator;
 use mesh_policy::authorize::Authorizer;
 use mesh_policy::route::RouteTable;
 use tokio::sync::{mpsc, watch};
+
+use crate::control::unknown_keys::UnknownKeys;
+use crate::telemetry::decisions::Decisions;
 
 /// Time that a first connection waits for the control plane's answer about its destination.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +33,10 @@ pub struct WorkloadState {
     pub policies: WorkloadPolicies,
     /// The same, compiled.
     pub authorizer: Authorizer,
+    /// Rules and keys of tokens, compiled; the same value as long as neither changes.
+    pub authenticator: Arc<Authenticator>,
+    /// Counts what the policies decide.
+    pub decisions: Decisions,
     /// Version of the policy resource; a permit made under another version is judged again.
     pub policy_version: Arc<str>,
     /// Declared ports by target port.
@@ -36,6 +44,41 @@ pub struct WorkloadState {
 }
 
 impl WorkloadState {
+    /// Compiles a workload's state. What did not change is taken over from the state before, and the numbers
+    /// of its decisions go on.
+    #[must_use]
+    pub fn compile(
+        config: ProxyConfig,
+        policies: WorkloadPolicies,
+        policy_version: Arc<str>,
+        before: Option<&Self>,
+    ) -> Self {
+        let authorizer = Authorizer::compile(&config.mesh, &policies.authorization);
+        let same_tokens = before.filter(|before| {
+            before.policies.request == policies.request && before.policies.key_sets == policies.key_sets
+        });
+        let authenticator = match same_tokens {
+            Some(before) => Arc::clone(&before.authenticator),
+            None => Arc::new(Authenticator::compile(&policies.request, &policies.key_sets)),
+        };
+        let counted = before.map(|before| &before.decisions);
+        Self {
+            decisions: Decisions::of(authorizer.policies(), &policies.request, counted),
+            inbound: config.inbound.iter().map(|port| (port.port, port.clone())).collect(),
+            authorizer,
+            authenticator,
+            config,
+            policies,
+            policy_version,
+        }
+    }
+
+    /// Whether requests are judged by AUDIT, DENY and ALLOW alone: no authorizer is asked, no token looked at.
+    #[must_use]
+    pub fn is_judged_at_once(&self) -> bool {
+        !self.authorizer.has_custom() && self.authenticator.is_empty()
+    }
+
     /// Effective mutual-TLS mode of a target port.
     #[must_use]
     pub fn mtls_mode(&self, port: u16) -> MtlsMode {
@@ -124,6 +167,7 @@ pub struct State {
     current: Arc<ArcSwap<ProxyState>>,
     revisions: watch::Sender<u64>,
     questions: mpsc::Sender<DestinationKey>,
+    unknown_keys: UnknownKeys,
 }
 
 impl State {
@@ -135,6 +179,7 @@ impl State {
             current: Arc::new(ArcSwap::from_pointee(ProxyState::default())),
             revisions: watch::Sender::new(0),
             questions,
+            unknown_keys: UnknownKeys::default(),
         };
         (state, asked)
     }
@@ -168,6 +213,7 @@ impl State {
             current: Arc::clone(&self.current),
             revisions: watch::Sender::new(*published.borrow()),
             questions: self.questions.clone(),
+            unknown_keys: self.unknown_keys.clone(),
         };
         (local, published)
     }
@@ -185,6 +231,12 @@ impl State {
     #[must_use]
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.revisions.subscribe()
+    }
+
+    /// Where the request path reports tokens whose key is not known; see [`UnknownKeys::report`].
+    #[must_use]
+    pub fn unknown_keys(&self) -> &UnknownKeys {
+        &self.unknown_keys
     }
 
     /// What is known about a destination, asking the control plane on a miss and waiting at most

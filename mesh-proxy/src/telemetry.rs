@@ -7,6 +7,7 @@
 
 pub mod access_log;
 pub mod active;
+pub mod decisions;
 pub mod denials;
 pub mod metrics;
 pub mod process;

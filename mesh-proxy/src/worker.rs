@@ -19,6 +19,7 @@ use crate::balance::Balancer;
 use crate::config::DataPathSettings;
 use crate::connection::{Connection, Direction};
 use crate::exchange::budget::RetryBudget;
+use crate::ext_authz::Checks;
 use crate::runtime::drain::DrainWatch;
 use crate::state::State;
 use crate::telemetry::record::{DestinationLabels, LocalWorkload, PeerLabels};
@@ -90,6 +91,8 @@ pub struct Worker {
     pub retries: RetryBudget,
     /// Choice of endpoints.
     pub balance: Balancer,
+    /// Questions to external authorizers.
+    pub checks: Checks,
     /// The server name of a hop without TLS.
     pub no_server_name: Arc<str>,
     /// Labels of what is not of the mesh.
@@ -194,6 +197,7 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         local_labels: RefCell::default(),
         inbound_labels: RefCell::default(),
         retries: RetryBudget::default(),
+        checks: Checks::default(),
         balance: Balancer::new(setup.telemetry.active().clone()),
         no_server_name: Arc::from(""),
         passthrough: Arc::new(DestinationLabels {

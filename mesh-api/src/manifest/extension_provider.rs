@@ -137,12 +137,12 @@ fn kind(place: Place<'_>, cluster_domain: &str, report: &mut Report) -> Option<P
     let port =
         fields.required("port", "State the service's port.", report).and_then(|place| place.port(report));
     let timeout = fields.get("timeout").map(|place| place.duration(report));
-    let on_error = fields
-        .get("failOpen")
-        .and_then(|place| place.boolean(report))
-        .map_or_else(OnAuthorizerError::default, |opens| {
+    let on_error = fields.get("failOpen").and_then(|place| place.boolean(report)).map_or_else(
+        OnAuthorizerError::default,
+        |opens| {
             if opens { OnAuthorizerError::Pass } else { OnAuthorizerError::Refuse }
-        });
+        },
+    );
     let status = fields.get("statusOnError").map(|place| status(place, report));
     let body = fields.get("includeRequestBodyInCheck").map(|place| body(place, report));
     if let Some(place) = fields.get("clearRouteCache")

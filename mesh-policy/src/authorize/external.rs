@@ -85,6 +85,12 @@ impl Authorizer {
         }
     }
 
+    /// Whether the workload has CUSTOM policies, so that [`Self::external`] has to be asked.
+    #[must_use]
+    pub fn has_custom(&self) -> bool {
+        !matches!(self.provider, Provider::None)
+    }
+
     /// Name of the provider that CUSTOM policies of the workload ask; `None` when there are no such policies,
     /// or nobody can be asked.
     #[must_use]

@@ -16,7 +16,6 @@ use mesh_api::name::TrustDomain;
 use mesh_api::wire::discovery::Resource;
 use mesh_api::wire::{DecodeError, TypeUrl, decode};
 use mesh_identity::bundle::{BundleError, TrustBundle};
-use mesh_policy::authorize::Authorizer;
 use mesh_policy::route::RouteTable;
 use mesh_policy::select::Subject;
 
@@ -313,14 +312,12 @@ impl Model {
         else {
             return false;
         };
-        let authorizer = Authorizer::compile(&config.mesh, &policies.authorization);
-        self.workload = Some(Arc::new(WorkloadState {
-            authorizer,
-            config: config.clone(),
-            policies: policies.clone(),
-            policy_version: Arc::clone(version),
-            inbound: config.inbound.iter().map(|port| (port.port, port.clone())).collect(),
-        }));
+        self.workload = Some(Arc::new(WorkloadState::compile(
+            config.clone(),
+            policies.clone(),
+            Arc::clone(version),
+            self.workload.as_deref(),
+        )));
         true
     }
 

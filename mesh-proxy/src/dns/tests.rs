@@ -10,7 +10,6 @@ use mesh_api::model::{
     WorkloadPolicies,
 };
 use mesh_api::name::{Host, Namespace, ObjectName, ServiceAccount};
-use mesh_policy::authorize::Authorizer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -63,21 +62,16 @@ pub(super) fn endpoint(address: &str) -> Endpoint {
 
 fn workload() -> Arc<WorkloadState> {
     let mesh = MeshSettings::default();
-    Arc::new(WorkloadState {
-        authorizer: Authorizer::compile(&mesh, &[]),
-        policies: WorkloadPolicies::default(),
-        policy_version: "1".into(),
-        inbound: BTreeMap::new(),
-        config: ProxyConfig {
-            mesh,
-            workload: "frontend".to_owned(),
-            namespace: Namespace::parse("web").expect("valid"),
-            service_account: ServiceAccount::parse("frontend").expect("valid"),
-            labels: BTreeMap::new(),
-            addresses: Vec::new(),
-            inbound: Vec::new(),
-        },
-    })
+    let config = ProxyConfig {
+        mesh,
+        workload: "frontend".to_owned(),
+        namespace: Namespace::parse("web").expect("valid"),
+        service_account: ServiceAccount::parse("frontend").expect("valid"),
+        labels: BTreeMap::new(),
+        addresses: Vec::new(),
+        inbound: Vec::new(),
+    };
+    Arc::new(WorkloadState::compile(config, WorkloadPolicies::default(), "1".into(), None))
 }
 
 /// A state whose workload is configured, and the questions to its control plane.

@@ -13,3 +13,4 @@ pub mod framing;
 pub mod head;
 pub mod serve;
 pub mod upstreams;
+pub mod waiting;

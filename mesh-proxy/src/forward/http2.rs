@@ -18,6 +18,7 @@ pub mod head;
 pub mod limits;
 pub mod pipe;
 mod serve;
+pub mod waiting;
 pub mod watched;
 
 pub use serve::serve;

@@ -29,7 +29,7 @@ const GREETING: usize = 4096;
 pub struct Upstream {
     stream: UpstreamStream,
     said: BytesMut,
-    _permit: Permit,
+    permit: Permit,
     /// What is told apart by it: the pick of an endpoint ends with the stream.
     guard: Option<crate::balance::InFlight>,
 }
@@ -38,7 +38,7 @@ impl Upstream {
     /// An opened connection.
     #[must_use]
     pub fn new(stream: UpstreamStream, permit: Permit, guard: Option<crate::balance::InFlight>) -> Self {
-        Self { stream, said: BytesMut::new(), _permit: permit, guard }
+        Self { stream, said: BytesMut::new(), permit, guard }
     }
 }
 
@@ -161,7 +161,7 @@ pub async fn run(
     upstream: Upstream,
     mut record: TcpRecord,
 ) {
-    let Upstream { stream: mut upstream, said, _permit, guard } = upstream;
+    let Upstream { stream: mut upstream, said, permit, guard } = upstream;
     record.opened();
     if !said.is_empty() {
         record.bytes_sent += said.len() as u64;
@@ -175,7 +175,7 @@ pub async fn run(
     let upstream_end = upstream.validity().peer_not_after();
     let stop = async {
         tokio::select! {
-            revocation = authz::revoked(&worker.state, connection, Standing::Stream) => revocation,
+            revocation = authz::revoked(&worker.state, connection, &permit, Standing::Stream) => revocation,
             () = authz::expiry(upstream_end) => Revocation::PeerExpired,
         }
     };
@@ -213,7 +213,8 @@ fn note_revocation(revocation: &Revocation, record: &mut TcpRecord) {
             let rule = (!rule.is_empty()).then_some(rule as &dyn std::fmt::Display);
             record.deny(rule, &reason.to_string());
         }
-        Revocation::TlsRequired | Revocation::PeerExpired => {
+        Revocation::NotAsked { rule, .. } => record.deny(Some(rule), &revocation.to_string()),
+        Revocation::Token { .. } | Revocation::TlsRequired | Revocation::PeerExpired => {
             record.deny(None, &revocation.to_string());
             record.details = revocation.to_string().replace(' ', "_");
         }

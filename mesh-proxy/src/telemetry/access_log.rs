@@ -267,6 +267,7 @@ fn http_json(
     json.text("route_name", &fields.route);
     json.text("decision", fields.verdict.as_str());
     json.optional("policy", &fields.policy);
+    json.optional("audit", &fields.audit);
     json.optional("reason", &fields.reason);
     if fields.attempts > 1 {
         json.number("attempts", u64::from(fields.attempts));
@@ -297,6 +298,7 @@ fn tcp_json(line: &mut Vec<u8>, record: &TcpRecord, elapsed: Duration, start: Sy
     json.optional("upstream_transport_failure_reason", &record.transport_failure);
     json.text("decision", record.verdict.as_str());
     json.optional("policy", &record.policy);
+    json.optional("audit", &record.audit);
     json.optional("reason", &record.reason);
     json.end();
 }

@@ -247,6 +247,8 @@ pub struct HttpFields {
     pub policy: String,
     /// Why, in words; empty when allowed.
     pub reason: String,
+    /// The AUDIT rule that matched, empty for none.
+    pub audit: String,
     /// Upstream address.
     pub upstream: Option<SocketAddr>,
     /// Called side.
@@ -270,8 +272,8 @@ impl HttpFields {
         for text in [method, original_path, path, authority, user_agent, request_id, forwarded_for, details] {
             text.clear();
         }
-        let Self { transport_failure, policy, reason, route, .. } = self;
-        for text in [transport_failure, policy, reason, route] {
+        let Self { transport_failure, policy, reason, audit, route, .. } = self;
+        for text in [transport_failure, policy, reason, audit, route] {
             text.clear();
         }
         self.protocol = "HTTP/1.1";
@@ -420,6 +422,8 @@ pub struct TcpRecord {
     pub policy: String,
     /// Why, in words.
     pub reason: String,
+    /// The AUDIT rule that matched, empty for none.
+    pub audit: String,
     /// Upstream address.
     pub upstream: Option<SocketAddr>,
     /// Called side.
@@ -646,6 +650,7 @@ impl WorkerTelemetry {
             verdict: Verdict::NotJudged,
             policy: String::new(),
             reason: String::new(),
+            audit: String::new(),
             upstream: None,
             destination: None,
             mutual_tls: connection.direction == Direction::Inbound && connection.tls.is_some(),

@@ -6,6 +6,9 @@
 //!
 //! A connection gets no further requests once its peer said GOAWAY, its identity or trust is no longer that
 //! of today, or it was idle too long; what it carries it finishes. Its task ends with it.
+//!
+//! Nor does it once too many requests were taken back from it at once: its peer counts them against the
+//! connection, cannot tell the caller who does so from the others, and would close it on all of them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -23,7 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{ConnectError, Target, UpstreamStream, Upstreams, Validity};
-use crate::forward::http2::limits;
+use crate::forward::http2::limits::{self, PREMATURE, Purse};
 use crate::forward::http2::watched::{Watch, Watched};
 
 /// Time after which an unused connection is closed; the same as for HTTP/1.1.
@@ -62,19 +65,29 @@ struct Shared {
     idle_since: Cell<Instant>,
     validity: Validity,
     watch: Rc<Watch>,
+    /// What requests that are taken back at once are paid from.
+    resets: RefCell<Purse>,
 }
 
-/// A place on a connection for one request.
+/// A place on a connection for one request. A request that was sent is taken for one that this side took back,
+/// unless [`Self::note_end`] was told otherwise.
 #[derive(Debug)]
 pub struct Http2Lease {
     shared: Rc<Shared>,
     slot: Rc<Slot>,
     is_reused: bool,
+    /// When the request was sent; `None` before, and once it has ended.
+    open_since: Cell<Option<Instant>>,
 }
 
 impl Drop for Http2Lease {
     fn drop(&mut self) {
         let shared = &self.shared;
+        let is_taken_back = self.open_since.get().is_some_and(|since| since.elapsed() < PREMATURE);
+        if is_taken_back && !shared.resets.borrow_mut().pay(Instant::now) && !shared.is_retired() {
+            tracing::debug!("http/2 connection to upstream gets no more requests: many were taken back");
+            shared.retire();
+        }
         shared.in_flight.set(shared.in_flight.get() - 1);
         if shared.in_flight.get() == 0 {
             shared.idle_since.set(Instant::now());
@@ -96,6 +109,13 @@ impl Http2Lease {
         self.shared.watch.bytes_read()
     }
 
+    /// Says that the request came to an end which is not this side's taking it back.
+    pub fn note_end(&self) {
+        if self.open_since.take().is_some() {
+            self.shared.resets.borrow_mut().earn(1);
+        }
+    }
+
     /// Sends a request's head.
     ///
     /// # Errors
@@ -106,7 +126,11 @@ impl Http2Lease {
         is_whole: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
         match self.shared.requests.borrow_mut().as_mut() {
-            Some(requests) => requests.send_request(request, is_whole),
+            Some(requests) => {
+                let sent = requests.send_request(request, is_whole)?;
+                self.open_since.set(Some(Instant::now()));
+                Ok(sent)
+            }
             None => Err(h2::Reason::REFUSED_STREAM.into()),
         }
     }
@@ -133,7 +157,12 @@ impl Shared {
         self.in_flight.set(self.in_flight.get() + 1);
         let is_reused = self.served.get() > 0;
         self.served.set(self.served.get() + 1);
-        Some(Http2Lease { shared: Rc::clone(self), slot: Rc::clone(slot), is_reused })
+        Some(Http2Lease {
+            shared: Rc::clone(self),
+            slot: Rc::clone(slot),
+            is_reused,
+            open_since: Cell::new(None),
+        })
     }
 
     fn is_retired(&self) -> bool {
@@ -268,8 +297,14 @@ impl Upstreams {
             idle_since: Cell::new(Instant::now()),
             validity,
             watch,
+            resets: RefCell::new(Purse::shared_resets(Instant::now())),
         });
-        let lease = Http2Lease { shared: Rc::clone(&shared), slot: Rc::clone(slot), is_reused: false };
+        let lease = Http2Lease {
+            shared: Rc::clone(&shared),
+            slot: Rc::clone(slot),
+            is_reused: false,
+            open_since: Cell::new(None),
+        };
         slot.connections.borrow_mut().push(Rc::clone(&shared));
         // The peer of a mesh connection is another proxy, which may be gone without a word. The own application
         // is on this machine, where the kernel tells, and common servers take unasked PINGs for an attack.

@@ -13,12 +13,12 @@ use mesh_api::name::{Host, Namespace, ObjectName, ServiceAccount, SpiffeId};
 use mesh_identity::ca::{Authority, CaSettings, Issuer as _};
 use mesh_identity::key::WorkloadKey;
 use mesh_identity::svid::Svid;
-use mesh_policy::authorize::Authorizer;
 use mesh_policy::route::RouteTable;
 use mesh_policy::select::Subject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
+mod custom;
 mod edges;
 mod hostile;
 mod http2;
@@ -34,7 +34,7 @@ thread_local! {
     static APPLICATION: Cell<Option<SocketAddr>> = const { Cell::new(None) };
     static SERVICE: Cell<Option<SocketAddr>> = const { Cell::new(None) };
     /// Where the next mesh of this thread logs to; nowhere when it is empty.
-    static LOG: std::cell::RefCell<Option<AccessLog>> = const { std::cell::RefCell::new(None) };
+    static LOG: RefCell<Option<AccessLog>> = const { RefCell::new(None) };
 }
 
 fn dialled_inbound(_: &TcpStream) -> Option<SocketAddr> {
@@ -119,21 +119,17 @@ fn workload(
             })
         })
         .collect();
-    Arc::new(WorkloadState {
-        authorizer: Authorizer::compile(&mesh, &policies),
-        policies: WorkloadPolicies { mtls: mode, authorization: policies, ..WorkloadPolicies::default() },
-        policy_version: version.to_string().into(),
-        inbound: BTreeMap::from([(port.port, port)]),
-        config: ProxyConfig {
-            mesh,
-            workload: name.to_owned(),
-            namespace,
-            service_account: ServiceAccount::parse(name).expect("valid"),
-            labels: BTreeMap::new(),
-            addresses: Vec::new(),
-            inbound: Vec::new(),
-        },
-    })
+    let policies = WorkloadPolicies { mtls: mode, authorization: policies, ..WorkloadPolicies::default() };
+    let config = ProxyConfig {
+        mesh,
+        workload: name.to_owned(),
+        namespace,
+        service_account: ServiceAccount::parse(name).expect("valid"),
+        labels: BTreeMap::new(),
+        addresses: Vec::new(),
+        inbound: vec![port],
+    };
+    Arc::new(WorkloadState::compile(config, policies, version.to_string().into(), None))
 }
 
 impl Mesh {
@@ -289,6 +285,19 @@ impl Mesh {
             revision: 0,
             workload: Some(workload("server", self.mode, port, rules, version)),
             destinations: HashMap::new(),
+        });
+    }
+
+    /// Sets the server's mode of mutual TLS and leaves the rest of its state as it is.
+    fn publish_mode(&self, mode: MtlsMode) {
+        let state = self.server.load_full();
+        let before = state.workload.as_ref().expect("published");
+        let policies = WorkloadPolicies { mtls: mode, ..before.policies.clone() };
+        let next = WorkloadState::compile(before.config.clone(), policies, "mode".into(), Some(before));
+        self.server.publish(ProxyState {
+            revision: 0,
+            workload: Some(Arc::new(next)),
+            destinations: state.destinations.clone(),
         });
     }
 

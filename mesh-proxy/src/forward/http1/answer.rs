@@ -1,5 +1,7 @@
 //! Writes the answer of a refusal as HTTP/1.1.
 
+use http::header::{CONTENT_TYPE, SERVER};
+
 use super::head::Keeping;
 use crate::connection::Direction;
 use crate::forward::headers;
@@ -20,10 +22,20 @@ pub fn write(
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\ncontent-length: ");
-    out.extend_from_slice(body.len().to_string().as_bytes());
-    if !body.is_empty() {
+    // A 204 must not state a length (RFC 9110 section 8.6).
+    if status != http::StatusCode::NO_CONTENT {
+        out.extend_from_slice(b"\r\ncontent-length: ");
+        out.extend_from_slice(body.len().to_string().as_bytes());
+    }
+    let lines = refusal.lines();
+    if !body.is_empty() && !lines.iter().any(|(name, _)| *name == CONTENT_TYPE) {
         out.extend_from_slice(b"\r\ncontent-type: text/plain");
+    }
+    for (name, value) in lines.iter().filter(|(name, _)| *name != SERVER) {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
     }
     out.extend_from_slice(b"\r\nserver: ");
     out.extend_from_slice(headers::server(direction).as_bytes());
@@ -36,6 +48,6 @@ pub fn write(
     if is_head {
         return 0;
     }
-    out.extend_from_slice(body.as_bytes());
+    out.extend_from_slice(&body);
     body.len() as u64
 }

@@ -23,7 +23,7 @@ const BODY_GUESS: usize = 1024;
 /// Bytes of a request body that are kept, so that the request can be sent once more.
 pub const REPLAY_MAX: usize = 64 * 1024;
 /// Bytes read ahead of the request in hand: pipelined requests wait in the socket beyond it.
-const READ_AHEAD: usize = 16 * 1024;
+pub const READ_AHEAD: usize = 16 * 1024;
 
 /// Why the request's direction ended.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +133,44 @@ impl Upload {
         Ok(())
     }
 
+    /// Reads the body until it ends or more than `limit` bytes of it have come, keeps it for forwarding and
+    /// copies it out; ready with whether it has ended.
+    ///
+    /// # Errors
+    /// When the client goes away, is silent for too long, or breaks its framing.
+    pub fn poll_hold<D: AsyncRead + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        downstream: &mut D,
+        buffer: &mut BytesMut,
+        (limit, held): (usize, &mut Vec<u8>),
+    ) -> Poll<Result<bool, UploadError>> {
+        loop {
+            if self.is_ended || held.len() > limit {
+                return Poll::Ready(Ok(self.is_ended));
+            }
+            match self.encode_into(buffer, Some(held)) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(Err(UploadError::Malformed(error))),
+            }
+            match poll_fill(context, downstream, buffer) {
+                Poll::Ready(Ok(length)) if length > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(Err(UploadError::Disconnected)),
+                Poll::Pending => {
+                    ready!(self.poll_silence(context));
+                    return Poll::Ready(Err(UploadError::Stalled));
+                }
+            }
+        }
+    }
+
+    /// Whether anything of the body has been taken from the client.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.received > 0 || !self.pending.is_empty()
+    }
+
     /// Starts a further attempt: everything sent so far is sent again. False when it is not kept any more.
     pub fn restart(&mut self) -> bool {
         self.is_refused = false;
@@ -185,12 +223,24 @@ impl Upload {
 
     /// Encodes one piece from `buffer`; false when more bytes are needed.
     fn encode(&mut self, buffer: &mut BytesMut) -> Result<bool, FramingError> {
+        self.encode_into(buffer, None)
+    }
+
+    /// As [`Self::encode`], with the bytes of the body copied out too.
+    fn encode_into(
+        &mut self,
+        buffer: &mut BytesMut,
+        copy: Option<&mut Vec<u8>>,
+    ) -> Result<bool, FramingError> {
         let from = self.pending.len();
         match self.decoder.advance(buffer)? {
             Piece::NeedMore => return Ok(false),
             Piece::Data(length) => {
                 self.received += length as u64;
                 encode_data(&mut self.pending, self.framing, &buffer[..length]);
+                if let Some(copy) = copy {
+                    copy.extend_from_slice(&buffer[..length]);
+                }
                 buffer.advance(length);
                 if self.decoder.is_done() {
                     self.is_ended = true;

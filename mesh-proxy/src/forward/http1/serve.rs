@@ -18,10 +18,13 @@ use super::flow::{self, Download, DownloadError, Upload, UploadError};
 use super::framing::{Framing, Version};
 use super::head::{self, HeadError, HeadScanner, Keeping, RequestHead, ResponseHead};
 use super::upstreams::{Attempts, Opened, Repetition};
+use super::waiting::Waiting;
 use crate::accept::downstream::Downstream;
 use crate::authz::{self, Standing};
 use crate::connection::{Connection, Direction};
 use crate::exchange::{self, JudgedHeaders, Plan};
+use crate::ext_authz::Lines;
+use crate::ext_authz::edit::EditableLines;
 use crate::forward::{headers, tcp};
 use crate::respond::Refusal;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord};
@@ -160,6 +163,16 @@ impl exchange::RequestHead for RequestHead {
     fn headers(&self) -> &dyn mesh_policy::authorize::HeaderValues {
         &self.headers
     }
+
+    fn lines_mut(&mut self) -> &mut dyn EditableLines {
+        &mut self.headers
+    }
+}
+
+impl Lines for RequestHead {
+    fn each_line(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
+        self.headers.iter().for_each(|(name, value)| each(name, value));
+    }
 }
 
 impl Session<'_> {
@@ -227,12 +240,28 @@ impl Session<'_> {
             &headers::Hop { connection: self.connection, worker: self.worker },
             &mut record,
         );
-        let planned = exchange::plan(self.worker, self.connection, &self.request, &mut record).await;
+        let mut upload = Upload::new(self.request.framing, self.worker.settings.request_body_timeout);
+        let mut waiting = Waiting::new(self.stream, &mut self.buffer, &mut upload, &self.request);
+        let planned =
+            exchange::plan(self.worker, self.connection, &mut self.request, &mut waiting, &mut record).await;
+        if waiting.has_continued() {
+            // The client was told to go on, and will be told so once.
+            self.request.expects_continue = false;
+            self.request.headers.remove("expect");
+        }
         let plan = match planned {
             Ok(plan) => plan,
+            Err(Refusal::Abandoned) => {
+                Refusal::Abandoned.note(&mut record);
+                record.status = 0;
+                return After::Close;
+            }
+            Err(refusal) if upload.is_begun() => {
+                record.bytes_received = upload.received();
+                return self.refuse_begun(&refusal, &upload, &mut record).await;
+            }
             Err(refusal) => return self.refuse(&refusal, &mut record).await,
         };
-        let mut upload = Upload::new(self.request.framing, self.worker.settings.request_body_timeout);
         if let Err(error) = upload.prime(&mut self.buffer) {
             let refusal = Refusal::BadRequest { details: error.details() };
             self.answer(&refusal, &mut record, Keeping::Close).await;
@@ -260,16 +289,19 @@ impl Session<'_> {
                 refusal.note(&mut record);
                 After::Reset
             }
-            Err(refusal) if upload.is_read() && !refusal.closes() => {
-                let (_, keeping) = self.answer_form(Framing::Empty);
-                self.answer(&refusal, &mut record, keeping).await;
-                if keeping == Keeping::Close { After::Close } else { After::Keep }
-            }
-            Err(refusal) => {
-                self.answer(&refusal, &mut record, Keeping::Close).await;
-                After::Linger
-            }
+            Err(refusal) => self.refuse_begun(&refusal, &upload, &mut record).await,
         }
+    }
+
+    /// Answers a request whose body was read in part or in whole.
+    async fn refuse_begun(&mut self, refusal: &Refusal, upload: &Upload, record: &mut HttpRecord) -> After {
+        if upload.is_read() && !refusal.closes() {
+            let (_, keeping) = self.answer_form(Framing::Empty);
+            self.answer(refusal, record, keeping).await;
+            return if keeping == Keeping::Close { After::Close } else { After::Keep };
+        }
+        self.answer(refusal, record, Keeping::Close).await;
+        After::Linger
     }
 
     /// Makes attempts until one gives a response, and delivers that.
@@ -295,7 +327,7 @@ impl Session<'_> {
                     if self.response.status == 101 {
                         return Ok(Forwarded::Switching(opened));
                     }
-                    return Ok(Forwarded::Done(self.deliver(upload, opened, record).await));
+                    return Ok(Forwarded::Done(self.deliver(plan, upload, opened, record).await));
                 }
                 Err(AttemptError::Request(UploadError::Disconnected)) => {
                     note_disconnect(record);
@@ -347,9 +379,18 @@ impl Session<'_> {
     }
 
     /// Hands the response on, head first.
-    async fn deliver(&mut self, upload: &mut Upload, mut opened: Opened, record: &mut HttpRecord) -> After {
+    async fn deliver(
+        &mut self,
+        plan: &Plan,
+        upload: &mut Upload,
+        mut opened: Opened,
+        record: &mut HttpRecord,
+    ) -> After {
         let comes = self.response.framing_for(&self.request.method);
         let (goes, keeping) = self.answer_form(comes);
+        if let Some(edits) = &plan.response {
+            edits.apply(&mut self.response.headers);
+        }
         headers::finish_response(&mut self.response.headers, self.connection, record);
         note_grpc(&self.request, &self.response, record);
         self.out.clear();
@@ -414,6 +455,9 @@ impl Session<'_> {
         }
         record.status = 101;
         record.details.push_str("via_upstream");
+        if let Some(edits) = &plan.response {
+            edits.apply(&mut self.response.headers);
+        }
         self.out.clear();
         self.response.write_to(&mut self.out, Framing::Empty, Keeping::Upgrade);
         self.out.extend_from_slice(&self.upstream_buffer);
@@ -428,11 +472,11 @@ impl Session<'_> {
         let standing = Standing::Request(mesh_policy::authorize::HttpAttributes {
             method: &self.request.method,
             authority: &self.request.authority,
-            path: path.split('?').next().unwrap_or(path),
+            path: exchange::policy_path(path),
             headers: &lines,
             claims: None,
         });
-        let stop = authz::revoked(&self.worker.state, self.connection, standing);
+        let stop = authz::revoked(&self.worker.state, self.connection, &plan.permit, standing);
         let early = std::mem::take(&mut self.buffer);
         let ended = tcp::copy(self.stream, opened.stream(), early, record, stop).await;
         Ok(match ended {

@@ -31,6 +31,7 @@ pub fn refuse(
         record.status = StatusCode::OK.as_u16();
         record.grpc_status = Some(refusal.grpc_status());
         let lines = response.headers_mut();
+        add_lines(refusal, lines);
         lines.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         add_grpc_status(refusal, lines);
         return respond.send_response(response, true).map(drop);
@@ -38,18 +39,21 @@ pub fn refuse(
     *response.status_mut() = refusal.status();
     let body = refusal.body();
     let lines = response.headers_mut();
-    lines.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if !body.is_empty() {
+    add_lines(refusal, lines);
+    // A 204 must not state a length (RFC 9110 section 8.6).
+    if refusal.status() != StatusCode::NO_CONTENT {
+        lines.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    if !body.is_empty() && !lines.contains_key(CONTENT_TYPE) {
         lines.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
     if body.is_empty() || record.method == "HEAD" {
         return respond.send_response(response, true).map(drop);
     }
-    // The body is shorter than the smallest window that a client may announce but for none at all; then it
-    // waits in the stream's buffer.
+    // What the client's window has no room for waits in the stream's buffer; a body is bounded.
     let mut stream = respond.send_response(response, false)?;
     record.bytes_sent = body.len() as u64;
-    stream.send_data(Bytes::from_static(body.as_bytes()), true)
+    stream.send_data(body, true)
 }
 
 /// Ends a gRPC response that has begun.
@@ -67,9 +71,15 @@ pub fn end_grpc(
     stream.send_trailers(trailers)
 }
 
+fn add_lines(refusal: &Refusal, lines: &mut HeaderMap) {
+    for (name, value) in refusal.lines().into_iter().filter(|(name, _)| *name != SERVER) {
+        lines.append(name, value);
+    }
+}
+
 fn add_grpc_status(refusal: &Refusal, lines: &mut HeaderMap) {
     lines.insert(GRPC_STATUS, HeaderValue::from(refusal.grpc_status()));
-    lines.insert(GRPC_MESSAGE, HeaderValue::from_static(refusal.body()));
+    lines.insert(GRPC_MESSAGE, refusal.grpc_message());
 }
 
 /// The gRPC status among header lines.

@@ -20,6 +20,7 @@ use super::answer;
 use super::attempt::{self, Answer, AttemptError};
 use super::head::{self, Head};
 use super::pipe::{Pipe, PipeError};
+use super::waiting::Waiting;
 use crate::authz::{self, Revocation, Standing};
 use crate::connection::{Connection, Direction};
 use crate::exchange::{self, JudgedHeaders, Plan};
@@ -137,8 +138,13 @@ impl Exchange<'_> {
         if !crate::inbound::is_still_admitted(worker, connection) {
             return self.end(Stop::Revoked(Revocation::TlsRequired));
         }
-        let plan = match exchange::plan(worker, connection, &head, &mut self.record).await {
+        let patience = worker.settings.request_body_timeout;
+        let stated = head.content_length();
+        let mut waiting = Waiting::new(&mut self.upload, &mut self.respond, stated, patience);
+        let planned = exchange::plan(worker, connection, &mut head, &mut waiting, &mut self.record).await;
+        let plan = match planned {
             Ok(plan) => plan,
+            Err(Refusal::Abandoned) => return self.end(Stop::Client),
             Err(refusal) => return self.end(Stop::Refused(refusal)),
         };
         let deadline = plan.timeout.map(|timeout| tokio::time::Instant::now() + timeout);
@@ -195,11 +201,18 @@ impl Exchange<'_> {
                     }
                     let micros = started.elapsed().as_micros();
                     self.record.upstream_service_micros = Some(u64::try_from(micros).unwrap_or(u64::MAX));
-                    return self.deliver(answer).await;
+                    let delivered = self.deliver(plan, answer).await;
+                    if matches!(delivered, Ok(()) | Err(Stop::Upstream(_))) {
+                        lease.note_end();
+                    }
+                    return delivered;
                 }
                 Err(AttemptError::Client(_)) => return Err(Stop::Client),
-                Err(error) if can_restart && resends.is_safe(error, lease.is_reused()) => {}
+                Err(error) if can_restart && resends.is_safe(error, lease.is_reused()) => lease.note_end(),
                 Err(error) => {
+                    if matches!(error, AttemptError::Ended { .. } | AttemptError::Unprocessed) {
+                        lease.note_end();
+                    }
                     if let Some(in_flight) = &picked.in_flight {
                         in_flight.note_failure();
                     }
@@ -235,10 +248,13 @@ impl Exchange<'_> {
     }
 
     /// Hands the response on, while the rest of the request goes the other way.
-    async fn deliver(&mut self, answer: Answer) -> Result<(), Stop> {
+    async fn deliver(&mut self, plan: &Plan, answer: Answer) -> Result<(), Stop> {
         let Answer { response, mut sink } = answer;
         let (parts, body) = response.into_parts();
         let mut response = Response::from_parts(parts, ());
+        if let Some(edits) = &plan.response {
+            edits.apply(response.headers_mut());
+        }
         headers::finish_response(response.headers_mut(), self.scope.connection, &self.record);
         let status = response.status().as_u16();
         self.record.grpc_status = answer::grpc_status(response.headers());
@@ -397,10 +413,13 @@ fn note_revocation(revocation: &Revocation, record: &mut HttpRecord) -> Refusal 
     record.reason.clear();
     record.details.clear();
     match revocation {
-        Revocation::Policy { rule, .. } if !rule.is_empty() => {
+        Revocation::Policy { rule, .. } | Revocation::NotAsked { rule, .. } if !rule.is_empty() => {
             record.deny(Some(rule), &revocation.to_string());
         }
-        Revocation::Policy { .. } | Revocation::TlsRequired => record.deny(None, &revocation.to_string()),
+        Revocation::Policy { .. }
+        | Revocation::NotAsked { .. }
+        | Revocation::Token { .. }
+        | Revocation::TlsRequired => record.deny(None, &revocation.to_string()),
         Revocation::PeerExpired => return Refusal::PeerExpired,
     }
     Refusal::Denied
@@ -417,7 +436,7 @@ async fn revoked(scope: Scope<'_>, plan: &Plan, head: &Head) -> Revocation {
     let http = HttpAttributes {
         method: head.method.as_str(),
         authority: head.authority.as_str(),
-        path: path.split('?').next().unwrap_or(path),
+        path: exchange::policy_path(path),
         headers: &headers,
         claims: None,
     };
@@ -427,7 +446,8 @@ async fn revoked(scope: Scope<'_>, plan: &Plan, head: &Head) -> Revocation {
             return Revocation::PeerExpired;
         }
         if let Some(workload) = &worker.state.load().workload
-            && let Some(revocation) = authz::judge_again(workload, connection, Standing::Request(http))
+            && let Some(revocation) =
+                authz::judge_again(workload, connection, &plan.permit, Standing::Request(http))
         {
             return revocation;
         }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Uri, Version};
 use mesh_policy::authorize::HeaderValues;
 
 use crate::exchange::RequestHead;
+use crate::ext_authz::edit::EditableLines;
 use crate::forward::http1::head::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::respond::Refusal;
 use crate::telemetry::HttpRecord;
@@ -90,6 +91,12 @@ impl Head {
         Ok(Self { method, authority, target, lines: Lines(lines) })
     }
 
+    /// Length of the body, when the head states it.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        self.lines.0.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
     /// The head to send, with the path that was judged. The scheme is the one that was judged, too.
     ///
     /// # Errors
@@ -130,6 +137,16 @@ impl RequestHead for Head {
 
     fn headers(&self) -> &dyn HeaderValues {
         &self.lines
+    }
+
+    fn lines_mut(&mut self) -> &mut dyn EditableLines {
+        &mut self.lines.0
+    }
+}
+
+impl crate::ext_authz::Lines for Head {
+    fn each_line(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
+        self.lines.0.iter().for_each(|(name, value)| each(name.as_str().as_bytes(), value.as_bytes()));
     }
 }
 

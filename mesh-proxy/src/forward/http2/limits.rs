@@ -123,6 +123,14 @@ impl Purse {
         Self { left: 500, most: 500, per_second: 50, filled: now }
     }
 
+    /// For requests that were taken back at once from an upstream, on a connection that callers share. It must
+    /// run out before the peer's patience does, which begins at a hundred and more (nginx) and at 500 (Envoy, and
+    /// [`Self::resets`]), with the requests under way counted in.
+    #[must_use]
+    pub fn shared_resets(now: Instant) -> Self {
+        Self { left: 100, most: 100, per_second: 25, filled: now }
+    }
+
     /// Pays for one; false when nothing is left. The clock is asked only when the purse is empty.
     #[must_use]
     pub fn pay(&mut self, now: impl FnOnce() -> Instant) -> bool {

@@ -3,6 +3,7 @@
 //! What was read is not given back to the sender's window before the other side has taken it, so a slow
 //! reader slows its writer and nobody else, and a direction never holds more than one window.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -113,6 +114,39 @@ impl Pipe {
             self.replay = None;
             self.replayed = 0;
         }
+    }
+
+    /// Reads the body until it ends or more than `limit` bytes of it have come, keeps it for forwarding and
+    /// copies it into `held`; says whether it has ended. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When the sender ends or breaks its stream.
+    pub async fn hold(&mut self, limit: usize, held: &mut Vec<u8>) -> Result<bool, h2::Error> {
+        while self.end.is_none() && held.len() <= limit {
+            match poll_fn(|context| self.source.poll_data(context)).await {
+                Some(data) => {
+                    let data = data?;
+                    self.moved += data.len() as u64;
+                    held.extend_from_slice(&data);
+                    // What is held is bounded by `limit`, and its sender must be able to go on to there.
+                    self.owed = data.len();
+                    self.settle(data.len());
+                    if !data.is_empty() {
+                        self.replay.get_or_insert_default().push(data);
+                    }
+                    if self.source.is_end_stream() {
+                        self.end = Some(End::Data);
+                    }
+                }
+                None => {
+                    let trailers = poll_fn(|context| self.source.poll_trailers(context)).await?;
+                    self.end = Some(trailers.map_or(End::Data, End::Trailers));
+                }
+            }
+        }
+        // It is sent from what is kept, as after a restart.
+        self.replayed = 0;
+        Ok(self.end.is_some())
     }
 
     /// Carries on to the end of this direction. A sink that takes no more is not an error of the source: the

@@ -43,13 +43,7 @@ fn registry_only_answers_502_and_says_nothing_more() {
         let workload = state.workload.as_ref().expect("published");
         let mut config = workload.config.clone();
         config.mesh.outbound_policy = mesh_api::model::OutboundPolicy::RegistryOnly;
-        let restricted = WorkloadState {
-            config,
-            policies: WorkloadPolicies::default(),
-            authorizer: Authorizer::compile(&MeshSettings::default(), &[]),
-            policy_version: "2".into(),
-            inbound: BTreeMap::new(),
-        };
+        let restricted = WorkloadState::compile(config, WorkloadPolicies::default(), "2".into(), None);
         SERVICE.set(Some(mesh.application));
         mesh.client.publish(ProxyState {
             revision: 0,
@@ -187,13 +181,7 @@ fn the_mode_of_a_port_overrides_that_of_the_workload() {
         let port = mesh.application.port();
         let mut policies = workload.policies.clone();
         policies.mtls_ports = BTreeMap::from([(port, MtlsMode::Permissive)]);
-        let next = WorkloadState {
-            config: workload.config.clone(),
-            policies,
-            authorizer: Authorizer::compile(&MeshSettings::default(), &[]),
-            policy_version: "2".into(),
-            inbound: workload.inbound.clone(),
-        };
+        let next = WorkloadState::compile(workload.config.clone(), policies, "2".into(), None);
         mesh.server.publish(ProxyState {
             revision: 0,
             workload: Some(Arc::new(next)),

@@ -10,9 +10,9 @@ use super::*;
 
 /// What the application of a test has seen.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     connections: Cell<u32>,
-    requests: Cell<u32>,
+    pub(super) requests: Cell<u32>,
     /// Body bytes that it has taken.
     taken: Cell<u64>,
     /// How the last stream was reset on it.
@@ -20,7 +20,7 @@ struct Seen {
 }
 
 /// An application that does what the path says.
-fn application(seen: &Rc<Seen>) -> impl FnOnce(TcpListener) -> Scripted + 'static {
+pub(super) fn application(seen: &Rc<Seen>) -> impl FnOnce(TcpListener) -> Scripted + 'static {
     let seen = Rc::clone(seen);
     move |listener| {
         Box::pin(async move {
@@ -127,7 +127,7 @@ async fn send_all(mut sending: SendStream<Bytes>, length: u64, sent: &Cell<u64>)
 }
 
 /// An HTTP/2 connection from the client's application to its proxy.
-async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+pub(super) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.expect("connected");
     // Room for several streams that stand still.
     let mut builder = h2::client::Builder::new();
@@ -641,5 +641,42 @@ fn requests_that_are_taken_back_at_once_end_the_connection() {
         assert!(seen.requests.get() < 2000, "{seen:?}");
         let client = connect(mesh.outbound).await;
         assert_eq!(whole(&client, grpc("/ok")).await.1, b"ok");
+    });
+}
+
+/// Opens streams, waits until the application has them, and takes them back, `rounds` times.
+async fn take_back(address: SocketAddr, seen: &Seen, rounds: u32) {
+    const AT_A_TIME: u32 = 50;
+    let client = connect(address).await;
+    for _ in 0..rounds {
+        let before = seen.requests.get();
+        let mut streams = Vec::new();
+        for _ in 0..AT_A_TIME {
+            streams.push(open(&client, grpc("/still"), false).await);
+        }
+        while seen.requests.get() < before + AT_A_TIME {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        for (_, sending) in &mut streams {
+            sending.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+#[test]
+fn callers_that_take_back_what_they_ask_do_not_cost_others_their_connection() {
+    run_http2(MtlsMode::Strict, async |mesh, seen| {
+        let innocent = connect(mesh.outbound).await;
+        let (response, mut sending) = open(&innocent, grpc("/echo"), false).await;
+        let mut body = response.await.expect("a response").into_body();
+        // Each stays below what closes its own connection; together they are above it.
+        for _ in 0..3 {
+            take_back(mesh.outbound, &seen, 8).await;
+        }
+        assert!(seen.requests.get() > 1200, "{seen:?}");
+        sending.send_data(Bytes::from_static(b"still here"), true).expect("sent");
+        let echo = body.data().await.expect("open").expect("not cut");
+        assert_eq!(echo, "still here");
+        assert_eq!(whole(&innocent, grpc("/ok")).await.1, b"ok");
     });
 }
