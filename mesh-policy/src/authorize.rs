@@ -11,23 +11,24 @@
 //! a CUSTOM policy has an authorizer asked, [`Authorizer::authorize`] is AUDIT, DENY and ALLOW.
 
 mod attributes;
-mod clause;
+pub(crate) mod clause;
 mod explain;
 mod external;
-mod field;
+pub(crate) mod field;
 mod index;
 mod lookup;
-mod pattern;
+pub(crate) mod pattern;
 mod radix;
-mod request_principal;
-mod rule;
+pub(crate) mod request_principal;
+pub(crate) mod rule;
 mod rule_set;
-mod template;
+pub(crate) mod template;
 
 use std::fmt;
 use std::sync::Arc;
 
 use mesh_api::model::{Action, AuthorizationPolicy, MeshSettings, ObjectRef, Origin};
+use mesh_api::name::TrustDomain;
 use serde::Serialize;
 
 pub use attributes::{Attributes, Claims, HeaderList, HeaderValues, HttpAttributes};
@@ -143,7 +144,7 @@ pub enum DryRunAllow {
 
 /// In which step of the evaluation a policy is asked (SEMANTICS 6.3); the order is that of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
+pub(crate) enum Step {
     Custom,
     Audit,
     DryRunDeny,
@@ -186,8 +187,10 @@ pub struct Authorizer {
     rules: Vec<CompiledRule>,
     /// First rule behind each step.
     step_ends: [u32; Step::COUNT],
-    http: Index,
-    tcp: Index,
+    http: Arc<Index>,
+    tcp: Arc<Index>,
+    /// The trust domain of the mesh and its aliases, for which the rules are compiled.
+    trust_domains: Box<[TrustDomain]>,
     /// Who CUSTOM policies have asked.
     provider: Provider,
     /// Whether an enforced ALLOW policy applies.
@@ -196,30 +199,91 @@ pub struct Authorizer {
     needs_http: bool,
 }
 
+/// By step, namespace and name.
+fn sort_key(policy: &AuthorizationPolicy) -> (Step, &ObjectRef) {
+    (Step::of(policy), &policy.meta.object)
+}
+
+/// Rules, compiled or taken over from an authorizer before. Policies come in order on both sides, so that one
+/// walk along both finds those that have stayed.
+struct Recompiled<'a> {
+    before: &'a [Arc<AuthorizationPolicy>],
+    rules_before: &'a [CompiledRule],
+    rules: Vec<CompiledRule>,
+    /// Every rule so far stands where it stood before.
+    is_same: bool,
+}
+
+impl<'a> Recompiled<'a> {
+    fn of(before: Option<&'a Authorizer>) -> Self {
+        let (policies, rules) = before.map_or((&[][..], &[][..]), |before| (&before.policies, &before.rules));
+        Self { before: policies, rules_before: rules, rules: Vec::new(), is_same: before.is_some() }
+    }
+
+    fn add(&mut self, policy: &AuthorizationPolicy, position: u32, trust_domains: &[&str]) {
+        let step = Step::of(policy);
+        while let Some((first, rest)) = self.before.split_first() {
+            let order = sort_key(first).cmp(&sort_key(policy));
+            if order.is_gt() {
+                break;
+            }
+            let (own, others) = self.rules_before.split_at(first.rules.len());
+            (self.before, self.rules_before) = (rest, others);
+            if order.is_lt() {
+                self.is_same &= own.is_empty();
+                continue;
+            }
+            if first.rules == policy.rules {
+                self.rules.extend(own.iter().map(|rule| CompiledRule { policy: position, ..rule.clone() }));
+                return;
+            }
+            self.is_same = false;
+            break;
+        }
+        for (rule, index) in policy.rules.iter().zip(0_u32..) {
+            let forms = rule::compile(policy, rule, trust_domains);
+            self.rules.push(CompiledRule { step, policy: position, index, forms });
+            self.is_same = false;
+        }
+    }
+
+    /// Whether any rule is another than before, or stands elsewhere.
+    fn is_new(&self) -> bool {
+        !(self.is_same && self.rules_before.is_empty())
+    }
+}
+
 impl Authorizer {
     /// Compiles the policies that apply to a workload, as [`crate::select::authorization`] gives them.
     #[must_use]
     pub fn compile(mesh: &MeshSettings, policies: &[Arc<AuthorizationPolicy>]) -> Self {
-        let trust_domains: Vec<&str> = std::iter::once(&mesh.trust_domain)
-            .chain(&mesh.trust_domain_aliases)
-            .map(AsRef::as_ref)
-            .collect();
+        Self::default().recompile(mesh, policies)
+    }
+
+    /// What [`Self::compile`] gives, from what is compiled already: the rules of a policy are compiled anew only
+    /// when they have changed, and the index is built anew only when any have.
+    #[must_use]
+    pub fn recompile(&self, mesh: &MeshSettings, policies: &[Arc<AuthorizationPolicy>]) -> Self {
+        let trust_domains: Box<[TrustDomain]> =
+            std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases).cloned().collect();
         let mut policies = policies.to_vec();
-        policies.sort_by(|a, b| {
-            let key = |policy: &AuthorizationPolicy| (Step::of(policy), policy.meta.object.clone());
-            key(a).cmp(&key(b))
-        });
-        let mut rules = Vec::new();
+        policies.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+        let mut compiled =
+            Recompiled::of(if trust_domains == self.trust_domains { Some(self) } else { None });
+        let domains: Vec<&str> = trust_domains.iter().map(AsRef::as_ref).collect();
         for (policy, position) in policies.iter().zip(0_u32..) {
-            for (rule, index) in policy.rules.iter().zip(0_u32..) {
-                let forms = rule::compile(policy, rule, &trust_domains);
-                rules.push(CompiledRule { step: Step::of(policy), policy: position, index, forms });
-            }
+            compiled.add(policy, position, &domains);
         }
-        let numbered = || (0_u32..).zip(&rules);
-        let http = numbered().filter_map(|(id, rule)| rule.forms.http.as_deref().ok().map(|form| (id, form)));
-        let tcp = numbered().filter_map(|(id, rule)| rule.forms.tcp.as_deref().ok().map(|form| (id, form)));
-        let (http, tcp) = (Index::build(http, rules.len()), Index::build(tcp, rules.len()));
+        let is_new = compiled.is_new();
+        let rules = compiled.rules;
+        let (http, tcp) = if is_new {
+            let numbered = || (0_u32..).zip(&rules);
+            let http = numbered().filter_map(|(id, rule)| Some((id, rule.forms.http.as_deref().ok()?)));
+            let tcp = numbered().filter_map(|(id, rule)| Some((id, rule.forms.tcp.as_deref().ok()?)));
+            (Arc::new(Index::build(http, rules.len())), Arc::new(Index::build(tcp, rules.len())))
+        } else {
+            (Arc::clone(&self.http), Arc::clone(&self.tcp))
+        };
         let has = |step| policies.iter().any(|policy| Step::of(policy) == step);
         let steps = [Step::Custom, Step::Audit, Step::DryRunDeny, Step::Deny, Step::DryRunAllow, Step::Allow];
         Self {
@@ -230,6 +294,7 @@ impl Authorizer {
             has_allow: has(Step::Allow),
             has_dry_run_allow: has(Step::DryRunAllow),
             needs_http: rules.iter().any(CompiledRule::needs_http),
+            trust_domains,
             policies,
             rules,
             http,
@@ -281,6 +346,11 @@ impl Authorizer {
             return Decision::Denied { by: None, reason: DenyReason::NoAllowMatched, aside };
         }
         Decision::Allowed { by: allow, aside }
+    }
+
+    /// Every rule with its step and both of its forms.
+    pub(crate) fn compiled(&self) -> impl Iterator<Item = (RuleId, Step, &RuleForms)> {
+        (0_u32..).zip(&self.rules).map(|(id, rule)| (RuleId(id), rule.step, &rule.forms))
     }
 
     /// What a rule is and where it stands.

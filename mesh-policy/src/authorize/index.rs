@@ -6,18 +6,18 @@
 //! match: whatever it cannot express counts as "may hold", and every rule that it names is then evaluated
 //! whole. So a mistake here can cost time, or be found by the property test against the naive evaluator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 use super::attributes::Facts;
-use super::clause::{Clause, Key, View};
+use super::clause::{Key, View};
 use super::field::Field;
 use super::lookup::Lookup;
 use super::pattern::{LOWERED_BYTES_MAX, lowered};
 use super::radix::{End, Radix};
-use super::rule::RuleForm;
+use super::rule::{DimensionKeys, RuleForm};
 use super::rule_set::{RuleSets, RuleSetsBuilder, SetId};
 
 /// Most dimensions of an index. Those that constrain most rules are taken; tests of further attributes are
@@ -160,64 +160,55 @@ impl Index {
         }
     }
 
-    /// Builds the index over `rules` (number and form); numbers are below `bound`.
+    /// Builds the index over `rules` (number and form), which come in ascending order; numbers are below `bound`.
     pub(crate) fn build<'r>(rules: impl IntoIterator<Item = (u32, &'r RuleForm)>, bound: usize) -> Self {
         let mut present = Vec::new();
-        let mut constrained: BTreeMap<(Field, View), BTreeMap<u32, Vec<Key>>> = BTreeMap::new();
+        let mut constrained: BTreeMap<(&Field, View), Vec<(u32, &[Key])>> = BTreeMap::new();
         for (rule, form) in rules {
             present.push(rule);
-            let usual = form.clauses().map(|clause| (&clause.field, View::Usual));
-            let ends = form.clauses().filter(|clause| clause.has_ends());
-            let ends = ends.map(|clause| (&clause.field, View::Ends));
-            for (field, view) in usual.chain(ends).collect::<BTreeSet<_>>() {
-                if let Some(keys) = keys_of(form, field, view) {
-                    constrained.entry((field.clone(), view)).or_default().insert(rule, keys);
-                }
+            for DimensionKeys { field, view, keys } in &form.keys {
+                constrained.entry((field, *view)).or_default().push((rule, keys));
             }
         }
         let mut chosen: Vec<_> = constrained.into_iter().collect();
         chosen.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then_with(|| a.0.cmp(&b.0)));
         chosen.truncate(DIMENSIONS_MAX);
-        let mut sets = RuleSetsBuilder::default();
+        let mut sets = RuleSetsBuilder::new(bound);
         let dimensions = chosen
             .into_iter()
-            .map(|((field, _), keys)| Dimension::build(field, &keys, &present, &mut sets))
+            .map(|((field, _), keys)| Dimension::build(field.clone(), &keys, &present, &mut sets))
             .collect();
-        Self { present: sets.add(present), dimensions, sets: sets.build(bound) }
+        Self { present: sets.add(&present, None), dimensions, sets: sets.build() }
     }
 }
 
 impl Dimension {
-    fn build(
-        field: Field,
-        keys: &BTreeMap<u32, Vec<Key>>,
-        present: &[u32],
-        sets: &mut RuleSetsBuilder,
-    ) -> Self {
-        let unconstrained = present.iter().copied().filter(|rule| !keys.contains_key(rule)).collect();
-        let unconstrained = sets.add(unconstrained);
+    fn build(field: Field, keys: &[(u32, &[Key])], present: &[u32], sets: &mut RuleSetsBuilder) -> Self {
+        let mut constrained = keys.iter().map(|(rule, _)| *rule).peekable();
+        let mut is_unconstrained = |rule: &u32| constrained.next_if_eq(rule).is_none();
+        let unconstrained: Vec<u32> = present.iter().copied().filter(|rule| is_unconstrained(rule)).collect();
+        let unconstrained = sets.add(&unconstrained, None);
         let (mut exact, mut prefixes, mut suffixes, mut networks) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (rule, keys) in keys {
-            for key in keys {
+            for key in *keys {
                 match key {
-                    Key::Exact(text) => members(&mut exact, text.clone()).push(*rule),
-                    Key::Prefix(text) => members(&mut prefixes, text.clone()).push(*rule),
-                    Key::Suffix(text) => {
-                        members(&mut suffixes, text.iter().rev().copied().collect::<Box<[u8]>>()).push(*rule);
-                    }
-                    Key::Network(network) => members(&mut networks, *network).push(*rule),
+                    Key::Exact(text) => exact.push((&**text, *rule)),
+                    Key::Prefix(text) => prefixes.push((Box::from(&**text), *rule)),
+                    Key::Suffix(text) => suffixes.push((text.iter().rev().copied().collect(), *rule)),
+                    Key::Network(network) => networks.push((*network, *rule)),
                 }
             }
         }
-        let exact = Lookup::build(exact.into_iter().map(|(text, rules)| (text, sets.add(rules))));
-        let prefixes = cumulative(prefixes, sets, |short, long| long.starts_with(short));
-        let mut suffixes = cumulative(suffixes, sets, |short, long| long.starts_with(short));
+        let exact = nested(exact, sets, |_, _| false);
+        let exact = Lookup::build(exact.into_iter().map(|(text, set)| (text.into(), set)));
+        let starts_with = |short: &Box<[u8]>, long: &Box<[u8]>| long.starts_with(short);
+        let prefixes = nested(prefixes, sets, starts_with);
+        let mut suffixes = nested(suffixes, sets, starts_with);
         suffixes.iter_mut().for_each(|(text, _)| text.reverse());
         let (mut networks_v4, mut networks_v6) = (PrefixMap::new(), PrefixMap::new());
         // The order of blocks puts an enclosing one before those within it.
-        for (network, set) in cumulative(networks, sets, |outer: &IpNet, inner: &IpNet| outer.contains(inner))
-        {
+        for (network, set) in nested(networks, sets, |outer: &IpNet, inner: &IpNet| outer.contains(inner)) {
             match network {
                 IpNet::V4(block) => drop(networks_v4.insert(block, set)),
                 IpNet::V6(block) => drop(networks_v6.insert(block, set)),
@@ -282,51 +273,32 @@ impl Dimension {
     }
 }
 
-fn members<K: Ord>(map: &mut BTreeMap<K, Vec<u32>>, key: K) -> &mut Vec<u32> {
-    map.entry(key).or_default()
-}
-
-/// Adds to the members of each key those of every key that covers it. Keys come in an order in which a key
-/// stands behind all that cover it and next to those that it shares them with.
-fn cumulative<K: Ord>(
-    map: BTreeMap<K, Vec<u32>>,
+/// The set of each key: its own rules, and those of every key that covers it. In the order of keys, a key must
+/// stand behind all that cover it and next to those that it shares them with.
+fn nested<K: Ord>(
+    mut pairs: Vec<(K, u32)>,
     sets: &mut RuleSetsBuilder,
     covers: impl Fn(&K, &K) -> bool,
 ) -> Vec<(K, SetId)> {
+    pairs.sort_unstable();
+    pairs.dedup();
     let mut done: Vec<(K, SetId)> = Vec::new();
     // Positions in `done` of the keys that cover the one before, outermost first.
     let mut open: Vec<usize> = Vec::new();
-    for (key, mut rules) in map {
+    let mut rules = Vec::new();
+    let mut pairs = pairs.into_iter().peekable();
+    while let Some((key, rule)) = pairs.next() {
+        rules.clear();
+        rules.push(rule);
+        while let Some((_, rule)) = pairs.next_if(|(next, _)| *next == key) {
+            rules.push(rule);
+        }
         while open.last().is_some_and(|outer| !covers(&done[*outer].0, &key)) {
             open.pop();
         }
-        if let Some(outer) = open.last() {
-            rules.extend_from_slice(sets.rules(done[*outer].1));
-        }
+        let outer = open.last().map(|outer| done[*outer].1);
         open.push(done.len());
-        let set = sets.add(rules);
-        done.push((key, set));
+        done.push((key, sets.add(&rules, outer)));
     }
     done
-}
-
-/// Keys of which at least one must be found for the rule to match, or `None` when it can match whatever the
-/// attribute is. Parts of a rule are ANDed, so one part that constrains is enough; the one with fewest keys
-/// is taken.
-fn keys_of(form: &RuleForm, field: &Field, view: View) -> Option<Vec<Key>> {
-    let of_entry = |clauses: &[Clause]| {
-        let here = clauses.iter().filter(|clause| clause.field == *field);
-        here.filter_map(|clause| clause.keys(view)).min_by_key(Vec::len)
-    };
-    let of_entries = |entries: &[Vec<Clause>]| {
-        if entries.is_empty() {
-            return None;
-        }
-        let each: Option<Vec<_>> = entries.iter().map(|clauses| of_entry(clauses)).collect();
-        each.map(|keys| keys.into_iter().flatten().collect::<Vec<_>>())
-    };
-    [of_entries(&form.from), of_entries(&form.to), of_entry(&form.when)]
-        .into_iter()
-        .flatten()
-        .min_by_key(Vec::len)
 }

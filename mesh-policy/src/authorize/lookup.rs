@@ -90,7 +90,7 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 /// A multiplication carries differences upwards only; the shift brings them down again.
-fn fold(state: u64, word: u64) -> u64 {
+pub(super) fn fold(state: u64, word: u64) -> u64 {
     let mixed = (state ^ word).wrapping_mul(MULTIPLIER);
     mixed ^ (mixed >> 32)
 }

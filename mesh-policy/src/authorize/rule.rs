@@ -4,12 +4,13 @@
 //! is dropped, because it cannot be met; the other actions lose the field and keep the rest, so that they
 //! catch more, never less (TRAP 28). A value that does not compile is treated alike on both.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mesh_api::model::{Action, AuthorizationPolicy, Operation, Rule, Source};
 
 use super::attributes::Facts;
-use super::clause::{Clause, ClauseError, Context};
+use super::clause::{Clause, ClauseError, Context, Key, View};
 use super::field::{self, Field};
 
 /// A rule as it is evaluated.
@@ -21,14 +22,64 @@ pub(crate) struct RuleForm {
     pub(crate) to: Vec<Vec<Clause>>,
     /// Conditions, ANDed.
     pub(crate) when: Vec<Clause>,
+    /// What the index looks the rule up by, in each dimension that it constrains.
+    pub(crate) keys: Box<[DimensionKeys]>,
+}
+
+/// Keys of which at least one must be found for a rule to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DimensionKeys {
+    pub(crate) field: Field,
+    pub(crate) view: View,
+    pub(crate) keys: Box<[Key]>,
 }
 
 impl RuleForm {
+    fn new(from: Vec<Vec<Clause>>, to: Vec<Vec<Clause>>, when: Vec<Clause>) -> Self {
+        let mut form = Self { from, to, when, keys: Box::default() };
+        let usual = form.clauses().map(|clause| (&clause.field, View::Usual));
+        let ends = form.clauses().filter(|clause| clause.has_ends());
+        let ends = ends.map(|clause| (&clause.field, View::Ends));
+        let dimensions: BTreeSet<_> = usual.chain(ends).collect();
+        let keys = dimensions.into_iter().filter_map(|(field, view)| {
+            let keys = form.keys_of(field, view)?.into();
+            Some(DimensionKeys { field: field.clone(), view, keys })
+        });
+        form.keys = keys.collect();
+        form
+    }
+
+    /// Keys of which at least one must be found for the rule to match, or `None` when it can match whatever the
+    /// attribute is. Parts of a rule are ANDed, so one part that constrains is enough; the one with fewest keys
+    /// is taken.
+    fn keys_of(&self, field: &Field, view: View) -> Option<Vec<Key>> {
+        let of_entry = |clauses: &[Clause]| {
+            let here = clauses.iter().filter(|clause| clause.field == *field);
+            here.filter_map(|clause| clause.keys(view)).min_by_key(Vec::len)
+        };
+        let of_entries = |entries: &[Vec<Clause>]| {
+            if entries.is_empty() {
+                return None;
+            }
+            let each: Option<Vec<_>> = entries.iter().map(|clauses| of_entry(clauses)).collect();
+            each.map(|keys| keys.into_iter().flatten().collect::<Vec<_>>())
+        };
+        [of_entries(&self.from), of_entries(&self.to), of_entry(&self.when)]
+            .into_iter()
+            .flatten()
+            .min_by_key(Vec::len)
+    }
+
     pub(crate) fn holds(&self, facts: &Facts<'_>) -> bool {
         let entry_holds = |clauses: &Vec<Clause>| clauses.iter().all(|clause| clause.holds(facts));
         (self.from.is_empty() || self.from.iter().any(entry_holds))
             && (self.to.is_empty() || self.to.iter().any(entry_holds))
             && entry_holds(&self.when)
+    }
+
+    /// Whether it matches a request or connection.
+    pub(crate) fn matches(&self, attributes: &super::Attributes<'_>) -> bool {
+        self.holds(&Facts::of(attributes))
     }
 
     /// Every clause.
@@ -92,11 +143,8 @@ impl RawRule {
         let entries = |entries: &[Vec<RawClause>]| {
             entries.iter().map(|clauses| kept(clauses, action, traffic)).collect::<Result<Vec<_>, _>>()
         };
-        Ok(RuleForm {
-            from: entries(&self.from)?,
-            to: entries(&self.to)?,
-            when: kept(&self.when, action, traffic)?,
-        })
+        let (from, to) = (entries(&self.from)?, entries(&self.to)?);
+        Ok(RuleForm::new(from, to, kept(&self.when, action, traffic)?))
     }
 }
 

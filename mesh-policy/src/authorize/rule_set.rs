@@ -6,59 +6,73 @@
 
 use std::collections::BTreeMap;
 
+use super::lookup::fold;
+
 /// Names a set in its [`RuleSets`].
 pub(crate) type SetId = u32;
 
-/// Collects sets before they are packed.
-#[derive(Debug, Default)]
+/// Packs sets one after the other.
+#[derive(Debug)]
 pub(crate) struct RuleSetsBuilder {
-    known: BTreeMap<Vec<u32>, SetId>,
-    sets: Vec<Vec<u32>>,
+    packed: RuleSets,
+    /// A set for each hash that was seen. Two sets of one hash are both kept, and the second is not found again.
+    known: BTreeMap<u64, SetId>,
+    /// The set at hand: numbers of words, ascending, and their bits.
+    words: Vec<(u32, u64)>,
+    merged: Vec<(u32, u64)>,
 }
 
 impl RuleSetsBuilder {
-    /// Takes rule numbers in any order, possibly repeated.
-    pub(crate) fn add(&mut self, mut rules: Vec<u32>) -> SetId {
-        rules.sort_unstable();
-        rules.dedup();
-        if let Some(known) = self.known.get(&rules) {
-            return *known;
+    /// For sets of `rules` rules.
+    pub(crate) fn new(rules: usize) -> Self {
+        let stride = rules.div_ceil(64 * 64).max(1);
+        let packed = RuleSets { stride, ..RuleSets::default() };
+        Self { packed, known: BTreeMap::new(), words: Vec::new(), merged: Vec::new() }
+    }
+
+    /// The set of `rules`, which are in ascending order, and of those of `outer`.
+    pub(crate) fn add(&mut self, rules: &[u32], outer: Option<SetId>) -> SetId {
+        self.words.clear();
+        for rule in rules {
+            let (word, bit) = (rule / 64, 1 << (rule % 64));
+            match self.words.last_mut() {
+                Some((last, bits)) if *last == word => *bits |= bit,
+                Some(_) | None => self.words.push((word, bit)),
+            }
         }
-        let id = SetId::try_from(self.sets.len()).expect("a set for each pattern of a bounded model");
-        self.known.insert(rules.clone(), id);
-        self.sets.push(rules);
+        if let Some(outer) = outer {
+            self.merge(outer);
+        }
+        let hash =
+            self.words.iter().fold(0, |state, (word, bits)| fold(fold(state, u64::from(*word)), *bits));
+        let known = self.known.get(&hash).copied();
+        if let Some(known) = known.filter(|known| self.packed.words_of(*known).eq(self.words.iter().copied()))
+        {
+            return known;
+        }
+        let id = self.packed.push(&self.words);
+        self.known.entry(hash).or_insert(id);
         id
     }
 
-    /// The rule numbers of a set, ascending.
-    pub(crate) fn rules(&self, id: SetId) -> &[u32] {
-        &self.sets[id as usize]
+    /// Adds the rules of a packed set to the one at hand.
+    fn merge(&mut self, outer: SetId) {
+        self.merged.clear();
+        let mut inner = self.words.iter().copied().peekable();
+        for (word, bits) in self.packed.words_of(outer) {
+            while let Some(before) = inner.next_if(|(other, _)| *other < word) {
+                self.merged.push(before);
+            }
+            let same = inner.next_if(|(other, _)| *other == word).map_or(0, |(_, bits)| bits);
+            self.merged.push((word, bits | same));
+        }
+        self.merged.extend(inner);
+        std::mem::swap(&mut self.words, &mut self.merged);
     }
 
-    /// Packs the sets for `rules` rules.
-    pub(crate) fn build(self, rules: usize) -> RuleSets {
-        let stride = rules.div_ceil(64 * 64).max(1);
-        let mut packed = RuleSets { stride, ..RuleSets::default() };
-        for set in &self.sets {
-            let base = packed.summaries.len();
-            packed.summaries.resize(base + stride, 0);
-            let mut words: BTreeMap<usize, u64> = BTreeMap::new();
-            for rule in set {
-                *words.entry(*rule as usize / 64).or_default() |= 1 << (rule % 64);
-            }
-            let mut at = 0;
-            for slot in 0..stride {
-                packed.starts.push(u32::try_from(packed.words.len()).expect("words of a bounded model"));
-                let in_slot = words.range(slot * 64..(slot + 1) * 64);
-                for (word, bits) in in_slot {
-                    packed.summaries[base + slot] |= 1 << (word % 64);
-                    packed.words.push(*bits);
-                    at += 1;
-                }
-            }
-            debug_assert_eq!(at, words.len());
-        }
-        packed
+    /// All sets.
+    pub(crate) fn build(self) -> RuleSets {
+        self.packed
     }
 }
 
@@ -81,6 +95,33 @@ impl RuleSets {
 
     pub(crate) fn summary(&self, set: SetId, slot: usize) -> u64 {
         self.summaries[set as usize * self.stride + slot]
+    }
+
+    /// Appends a set: numbers of words, ascending, and their bits.
+    fn push(&mut self, words: &[(u32, u64)]) -> SetId {
+        let base = self.summaries.len();
+        let id = SetId::try_from(base / self.stride).expect("a set for each pattern of a bounded model");
+        self.summaries.resize(base + self.stride, 0);
+        let mut words = words.iter().peekable();
+        for slot in 0..self.stride {
+            self.starts.push(u32::try_from(self.words.len()).expect("words of a bounded model"));
+            while let Some((word, bits)) = words.next_if(|(word, _)| *word as usize / 64 == slot) {
+                self.summaries[base + slot] |= 1 << (word % 64);
+                self.words.push(*bits);
+            }
+        }
+        debug_assert!(words.next().is_none(), "a rule number is above the bound");
+        id
+    }
+
+    /// Numbers of the words of a set that are not zero, ascending, and their bits.
+    fn words_of(&self, set: SetId) -> impl Iterator<Item = (u32, u64)> {
+        let base = set as usize * self.stride;
+        (0_u32..).zip(base..base + self.stride).flat_map(move |(slot, at)| {
+            let summary = self.summaries[at];
+            let bits = (0..64).filter(move |bit| summary >> bit & 1 == 1);
+            bits.zip(&self.words[self.starts[at] as usize..]).map(move |(bit, bits)| (slot * 64 + bit, *bits))
+        })
     }
 
     /// The 64 rules from `64 * (64 * slot + bit)` on.
@@ -117,13 +158,25 @@ mod tests {
     proptest! {
         #[test]
         fn a_packed_set_holds_what_was_put_in(
-            sets in prop::collection::vec(prop::collection::btree_set(0_u32..20_000, 0..60), 1..8),
+            sets in prop::collection::vec(
+                (prop::collection::btree_set(0_u32..20_000, 0..60), any::<prop::sample::Index>()),
+                1..12,
+            ),
         ) {
-            let mut builder = RuleSetsBuilder::default();
-            let ids: Vec<_> = sets.iter().map(|set| builder.add(set.iter().rev().copied().collect())).collect();
-            let packed = builder.build(20_000);
-            for (set, id) in sets.iter().zip(ids) {
-                prop_assert_eq!(members(&packed, id), set.iter().copied().collect::<Vec<_>>());
+            let mut builder = RuleSetsBuilder::new(20_000);
+            let mut expected: Vec<(std::collections::BTreeSet<u32>, SetId)> = Vec::new();
+            for (number, (set, outer)) in sets.into_iter().enumerate() {
+                // Every other set lies within one before.
+                let outer = (number % 2 == 1).then(|| expected[outer.index(number)].clone());
+                let rules: Vec<_> = set.iter().copied().collect();
+                let id = builder.add(&rules, outer.as_ref().map(|(_, id)| *id));
+                prop_assert_eq!(builder.add(&rules, outer.as_ref().map(|(_, id)| *id)), id, "stored once");
+                let whole = outer.into_iter().flat_map(|(outer, _)| outer).chain(set).collect();
+                expected.push((whole, id));
+            }
+            let packed = builder.build();
+            for (set, id) in expected {
+                prop_assert_eq!(members(&packed, id), set.into_iter().collect::<Vec<_>>());
             }
         }
     }

@@ -223,6 +223,112 @@ proptest! {
     }
 }
 
+/// One change to a set of policies.
+#[derive(Debug, Clone)]
+enum Change {
+    Remove(prop::sample::Index),
+    Add(AuthorizationPolicy),
+    /// Takes over rules and action of another policy.
+    Edit(prop::sample::Index, AuthorizationPolicy),
+    /// Says something that compiling does not look at.
+    Touch(prop::sample::Index),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let policy = || generate::policies().prop_filter_map("a policy", |policies| policies.into_iter().next());
+    prop_oneof![
+        any::<prop::sample::Index>().prop_map(Change::Remove),
+        policy().prop_map(Change::Add),
+        (any::<prop::sample::Index>(), policy()).prop_map(|(at, policy)| Change::Edit(at, policy)),
+        any::<prop::sample::Index>().prop_map(Change::Touch),
+    ]
+}
+
+fn apply(policies: &mut Vec<AuthorizationPolicy>, change: Change, number: usize) {
+    let at = |index: prop::sample::Index| (!policies.is_empty()).then(|| index.index(policies.len()));
+    match change {
+        Change::Add(policy) => {
+            let name = format!("added{number}");
+            let namespace = policy.meta.object.namespace.as_str();
+            let added =
+                generate::policy_named(&name, namespace, policy.action, policy.dry_run, policy.rules.clone());
+            policies.insert(number % (policies.len() + 1), added);
+        }
+        Change::Remove(index) => drop(at(index).map(|at| policies.remove(at))),
+        Change::Edit(index, other) => {
+            if let Some(at) = at(index) {
+                let meta = policies[at].meta.clone();
+                policies[at] = AuthorizationPolicy { meta, ..other };
+            }
+        }
+        Change::Touch(index) => {
+            if let Some(at) = at(index) {
+                policies[at].meta.created += 1;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(500))]
+
+    #[test]
+    fn what_is_compiled_anew_after_changes_is_what_is_compiled_from_nothing(
+        mut policies in generate::policies(),
+        changes in prop::collection::vec(change(), 1..6),
+    ) {
+        let mesh = generate::mesh();
+        let mut authorizer = compile(&policies);
+        for (number, change) in changes.into_iter().enumerate() {
+            apply(&mut policies, change, number);
+            let shared: Vec<_> = policies.iter().cloned().map(Arc::new).collect();
+            authorizer = authorizer.recompile(&mesh, &shared);
+            // Everything that it holds, the index included.
+            prop_assert_eq!(format!("{authorizer:?}"), format!("{:?}", compile(&policies)));
+        }
+        // Other trust domains change what rules mean.
+        let mut renamed = mesh;
+        renamed.trust_domain_aliases.clear();
+        let shared: Vec<_> = policies.iter().cloned().map(Arc::new).collect();
+        let recompiled = authorizer.recompile(&renamed, &shared);
+        prop_assert_eq!(format!("{recompiled:?}"), format!("{:?}", Authorizer::compile(&renamed, &shared)));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_evaluated_never_widens_access(
+        policies in generate::policies(),
+        request in generate::request(),
+        place in any::<prop::sample::Index>(),
+        broken in prop::sample::select(vec![
+            ("source.ip", "10.0.0.0/99"),
+            ("destination.port", "http"),
+            ("request.nothing", "x"),
+            ("experimental.envoy.filters.a[b]", "x"),
+        ]),
+    ) {
+        // A condition that nothing can be said about is added to one rule: an ALLOW rule loses by it, the others
+        // do not, and so nobody gets in who was not let in before.
+        prop_assume!(policies.iter().any(|policy| !policy.rules.is_empty()));
+        let before = decide(&compile(&policies), &request);
+        let mut broken_ones = policies;
+        let mut rules: Vec<&mut Rule> = broken_ones.iter_mut().flat_map(|policy| &mut policy.rules).collect();
+        let at = place.index(rules.len());
+        let (key, value) = broken;
+        rules[at].when.push(mesh_api::model::Condition {
+            key: key.to_owned(),
+            values: vec![value.to_owned()],
+            not_values: Vec::new(),
+        });
+        // What is absent is no error: a DENY rule that asks for it does not match, as in Istio.
+        let is_absent = key.starts_with("experimental");
+        let acts = broken_ones.iter().filter(|policy| !policy.rules.is_empty());
+        let is_deny = acts.flat_map(|policy| policy.rules.iter().map(|_| policy.action)).nth(at) != Some(Action::Allow);
+        prop_assume!(!(is_absent && is_deny));
+        let after = decide(&compile(&broken_ones), &request);
+        prop_assert!(before.is_allowed() || !after.is_allowed(), "{:?}", request);
+    }
+}
+
 #[test]
 fn a_rule_beyond_the_first_dimensions_is_still_found() {
     // More header names than the index has dimensions, and more values than one look-up takes.
