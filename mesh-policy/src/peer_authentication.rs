@@ -19,6 +19,10 @@ pub struct MtlsResolution {
     pub mode: MtlsMode,
     /// Modes of single target ports.
     pub ports: BTreeMap<u16, MtlsMode>,
+    /// The policy that states `mode`, if one does.
+    stated_by: Option<ObjectRef>,
+    /// The same for single target ports.
+    ports_stated_by: BTreeMap<u16, ObjectRef>,
     /// The policies in force: mesh, namespace, workload level, as far as they exist.
     pub used: Vec<ObjectRef>,
     /// Policies that lost against an older one of their level, and policies without effect.
@@ -30,6 +34,12 @@ impl MtlsResolution {
     #[must_use]
     pub fn mode_for_port(&self, port: u16) -> MtlsMode {
         self.ports.get(&port).copied().unwrap_or(self.mode)
+    }
+
+    /// The policy that states the mode of a target port; `None` when none does and the default holds.
+    #[must_use]
+    pub fn decided_by(&self, port: u16) -> Option<&ObjectRef> {
+        self.ports_stated_by.get(&port).or(self.stated_by.as_ref())
     }
 }
 
@@ -66,11 +76,17 @@ pub fn resolve(
         candidates.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
         let Some((winner, losers)) = candidates.split_first() else { continue };
         resolution.used.push(winner.meta.object.clone());
-        resolution.mode = winner.mode.unwrap_or(resolution.mode);
+        if let Some(mode) = winner.mode {
+            resolution.mode = mode;
+            resolution.stated_by = Some(winner.meta.object.clone());
+        }
         if level == Level::Workload {
             let inherited = resolution.mode;
             resolution.ports =
                 winner.port_level.iter().map(|(port, mode)| (*port, mode.unwrap_or(inherited))).collect();
+            let stated = winner.port_level.iter().filter(|(_, mode)| mode.is_some());
+            resolution.ports_stated_by =
+                stated.map(|(port, _)| (*port, winner.meta.object.clone())).collect();
         }
         resolution.conflicts.extend(losers.iter().map(|loser| shadowed(level, winner, loser)));
     }
