@@ -53,7 +53,10 @@ impl WorkloadState {
         policy_version: Arc<str>,
         before: Option<&Self>,
     ) -> Self {
-        let authorizer = Authorizer::compile(&config.mesh, &policies.authorization);
+        let authorizer = match before {
+            Some(before) => before.authorizer.recompile(&config.mesh, &policies.authorization),
+            None => Authorizer::compile(&config.mesh, &policies.authorization),
+        };
         let same_tokens = before.filter(|before| {
             before.policies.request == policies.request && before.policies.key_sets == policies.key_sets
         });
