@@ -32,6 +32,7 @@ mod host;
 mod http_match;
 mod http_route;
 mod input;
+mod jwks;
 mod lower;
 mod mesh_config;
 mod meta;
