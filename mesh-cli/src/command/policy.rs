@@ -1,5 +1,6 @@
 //! `meshctl policy …`: what policies would do, before they do it. The commands work on files and need no mesh.
 
+pub(crate) mod pattern;
 pub(crate) mod test;
 
 use clap::Subcommand;

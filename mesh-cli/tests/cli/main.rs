@@ -6,5 +6,6 @@ mod analyze;
 mod apply;
 mod control;
 mod fixtures;
+mod policy;
 mod proxy_config;
 mod usage;
