@@ -54,7 +54,7 @@ impl Denials {
         let peer = connection.peer_identity().map_or("", |identity| identity.as_str());
         let kind = kind_of(
             (connection.peer.ip(), connection.destination.port()),
-            &[peer, method, authority, path, policy],
+            &[peer, method, authority, path, policy, reason],
         );
         let Ok(mut entries) = self.entries.try_lock() else { return };
         let time = Timestamp::now().to_string();

@@ -22,6 +22,7 @@ mod custom;
 mod edges;
 mod hostile;
 mod http2;
+mod jwt;
 mod retries;
 
 use super::*;
