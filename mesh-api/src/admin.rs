@@ -223,6 +223,9 @@ pub struct ControlStatus {
     pub sources: Vec<SourceStatus>,
     /// Connected proxies.
     pub proxies: Vec<ProxyStatus>,
+    /// Where keys of token issuers are fetched from.
+    #[serde(default)]
+    pub key_sources: Vec<KeySourceStatus>,
     /// Problems by severity.
     pub errors: usize,
     /// Number of warnings.
@@ -244,6 +247,19 @@ pub struct SourceStatus {
     pub held: Vec<ObjectRef>,
     /// Set when the folder vanished or emptied at once and what it held is kept.
     pub suspended: Option<String>,
+}
+
+/// One source of keys that policies use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySourceStatus {
+    /// The URL that is asked first.
+    pub url: String,
+    /// Number of keys in use.
+    pub keys: usize,
+    /// Seconds since they were last seen there; `None` when there are none.
+    pub age_seconds: Option<u64>,
+    /// Why the last attempt to fetch them failed; empty when it did not.
+    pub problem: String,
 }
 
 /// One proxy as the control plane sees it.

@@ -17,6 +17,7 @@ use mesh_api::name::{ServiceAccount, SpiffeId};
 use mesh_api::wire::MESSAGE_BYTES_MAX;
 use mesh_api::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use mesh_api::wire::identity::identity_service_server::IdentityServiceServer;
+use mesh_api::wire::keys::key_service_server::KeyServiceServer;
 use mesh_daemon::logging::LogControl;
 use mesh_daemon::operator_socket::{OperatorSocket, SocketError};
 use mesh_identity::ca::disk::{DiskError, Origin, StateDirectory};
@@ -32,11 +33,13 @@ use tonic::transport::Server;
 
 use crate::config::{Config, WORKLOAD_TTL_MIN};
 use crate::issue::{IssueService, UpkeepError};
+use crate::jwks;
 use crate::plane::{Parts, Plane};
 use crate::registry::{Registry, VirtualAddresses};
 use crate::serve::admin::{self, Admin, AdminListener};
 use crate::serve::ads::Discovery;
 use crate::serve::identity::Identity;
+use crate::serve::keys::UnknownKeys;
 use crate::serve::tls;
 use crate::snapshot::Snapshot;
 use crate::source::last_good::LastGood;
@@ -77,6 +80,9 @@ pub enum StartError {
     /// The own certificate.
     #[error("the control plane has no certificate of its own")]
     Own(#[source] UpkeepError),
+    /// Keys of token issuers.
+    #[error("keys of token issuers cannot be fetched")]
+    Keys(#[source] jwks::OpenError),
     /// An address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -147,17 +153,22 @@ pub async fn start(config: Config, log: Option<LogControl>) -> Result<Running, S
     let addresses = state_file::read_json(&addresses_path).map_err(StartError::State)?.unwrap_or_default();
     let pool = VirtualAddresses::new(config.vip_v4, config.vip_v6, addresses);
     let registry = Registry::new(settings.clone(), pool);
+    let (keys, key_fetcher) =
+        jwks::open(config.keys.clone(), &state.join("jwks")).map_err(StartError::Keys)?;
     let (confirmations, confirmed) = mpsc::channel(CONFIRMATIONS);
     let watch = Watch::new(config.config_dirs.clone());
     let plane = Arc::new(Plane::new(Parts {
         name: config.mesh_name.clone(),
         issue: Arc::clone(&issue),
         identity: Arc::clone(&identity),
+        keys,
         snapshot: Snapshot::new(registry, issue.trust_bundle()),
         addresses_path,
         confirmations,
         look_now: watch.bell(),
     }));
+    // Before any proxy is served: one that is told of no keys forgets those that it had.
+    plane.take_keys(key_fetcher.restored());
     plane.take(view);
     plane.measure_connections();
 
@@ -176,6 +187,7 @@ pub async fn start(config: Config, log: Option<LogControl>) -> Result<Running, S
     running.serve_http(metrics_listener, crate::serve::metrics::routes());
     running.serve_admin(socket, admin::routes(Admin { plane: Arc::clone(&plane), log }));
     running.spawn("source", follow_folders(directories, watch, confirmed, Arc::clone(&plane)));
+    running.spawn("keys", key_fetcher.run(Arc::clone(&plane)));
     running.spawn("upkeep", upkeep(Arc::clone(&plane), own));
     running.spawn("metrics upkeep", metrics_upkeep());
     tracing::info!(address = %running.address, metrics = %running.metrics_address, "mesh-control ready");
@@ -210,6 +222,7 @@ impl Running {
             .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
             .add_service(discovery)
             .add_service(identity)
+            .add_service(KeyServiceServer::new(UnknownKeys::new(Arc::clone(&self.plane))))
             .serve_with_incoming_shutdown(connections, self.shutdown.clone().cancelled_owned());
         self.tasks.spawn(async move {
             if let Err(error) = server.await {

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{AddrParseError, IpNet, Ipv4Net, Ipv6Net};
 use mesh_daemon::duration;
 use mesh_daemon::logging::LogFormat;
+
+use crate::jwks::guard::{self, Destination};
 
 /// The control plane of the mesh.
 #[derive(Debug, Parser)]
@@ -66,12 +68,41 @@ pub struct RunArgs {
     /// Range of IPv6 addresses for services that state none.
     #[arg(long, env = "MESH_CONTROL_VIP_CIDR_V6", value_name = "CIDR", default_value = "fd77:6d6d::/64")]
     pub vip_cidr_v6: Ipv6Net,
+    /// The only destinations that keys of token issuers are fetched from (jwksUri, OpenID discovery and where
+    /// they lead): a host, *.DOMAIN or a network; may be given several times. Default: all but link-local,
+    /// metadata and similar addresses, which are never asked.
+    #[arg(
+        long,
+        env = "MESH_CONTROL_JWKS_ALLOW_DESTINATION",
+        value_name = "HOST|CIDR",
+        value_delimiter = ','
+    )]
+    pub jwks_allow_destination: Vec<Destination>,
+    /// Network that keys are not fetched from; may be given several times.
+    #[arg(
+        long,
+        env = "MESH_CONTROL_JWKS_BLOCK_DESTINATION",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = jwks_network
+    )]
+    pub jwks_block_destination: Vec<IpNet>,
+    /// Certificates (PEM) of authorities that token issuers may have theirs from, beside the system's.
+    #[arg(long, env = "MESH_CONTROL_JWKS_CA_CERTIFICATES", value_name = "FILE")]
+    pub jwks_ca_certificates: Option<PathBuf>,
+    /// Time between two looks at each issuer's keys, at least 1m.
+    #[arg(long, env = "MESH_CONTROL_JWKS_REFRESH_INTERVAL", value_name = "DURATION", default_value = "20m", value_parser = duration::wait)]
+    pub jwks_refresh_interval: Duration,
     /// Log filter, for instance info or info,mesh_control=debug.
     #[arg(long, env = "MESH_CONTROL_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub log_level: String,
     /// Form of log lines.
     #[arg(long, env = "MESH_CONTROL_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+fn jwks_network(text: &str) -> Result<IpNet, AddrParseError> {
+    guard::network(text)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::args::RunArgs;
+use crate::jwks::KeySettings;
+use crate::jwks::schedule::{Intervals, REFRESH_MIN};
 
 /// Why the arguments cannot be used together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +32,12 @@ pub enum ConfigError {
         found: Duration,
         /// Needed.
         least: Duration,
+    },
+    /// Keys would be asked for too often.
+    #[error("--jwks-refresh-interval ({found:?}) must be at least {REFRESH_MIN:?}")]
+    Refresh {
+        /// Found.
+        found: Duration,
     },
     /// A range has no room.
     #[error("--{flag} {range} has room for fewer than 14 services; use a shorter prefix")]
@@ -75,6 +83,8 @@ pub struct Config {
     pub vip_v4: Ipv4Net,
     /// Range of IPv6 virtual addresses.
     pub vip_v6: Ipv6Net,
+    /// Keys of token issuers.
+    pub keys: KeySettings,
 }
 
 impl Config {
@@ -108,6 +118,9 @@ impl Config {
         if args.vip_cidr_v6.prefix_len() > 124 {
             return Err(ConfigError::Range { flag: "vip-cidr-v6", range: args.vip_cidr_v6.to_string() });
         }
+        if args.jwks_refresh_interval < REFRESH_MIN {
+            return Err(ConfigError::Refresh { found: args.jwks_refresh_interval });
+        }
         for (position, path) in args.config_dir.iter().enumerate() {
             if args.config_dir[..position].contains(path) {
                 return Err(ConfigError::Twice { path: path.clone() });
@@ -125,6 +138,15 @@ impl Config {
             mesh_name: args.mesh_name.clone(),
             vip_v4: args.vip_cidr,
             vip_v6: args.vip_cidr_v6,
+            keys: KeySettings {
+                allowed: args.jwks_allow_destination.clone(),
+                blocked: args.jwks_block_destination.clone(),
+                ca_certificates: args.jwks_ca_certificates.clone(),
+                intervals: Intervals {
+                    refresh: args.jwks_refresh_interval,
+                    ..KeySettings::default().intervals
+                },
+            },
         })
     }
 }
@@ -148,6 +170,25 @@ mod tests {
         assert!(matches!(config(&["--workload-ttl", "31d"]), Err(ConfigError::Lifetimes { .. })));
         assert!(matches!(config(&["--intermediate-ttl", "4000d"]), Err(ConfigError::Lifetimes { .. })));
         assert!(matches!(config(&["--workload-ttl", "1s"]), Err(ConfigError::TooShort { .. })));
+    }
+
+    #[test]
+    fn what_is_said_of_keys_is_read() {
+        let flags = [
+            "--jwks-allow-destination",
+            "idp.example,10.0.0.0/8",
+            "--jwks-allow-destination",
+            "*.corp.example",
+            "--jwks-block-destination",
+            "10.9.0.0/16",
+            "--jwks-refresh-interval",
+            "5m",
+        ];
+        let keys = config(&flags).expect("valid").keys;
+        assert_eq!((keys.allowed.len(), keys.blocked.len()), (3, 1));
+        assert_eq!(keys.intervals.refresh, Duration::from_secs(300));
+        assert_eq!(config(&[]).expect("valid").keys.intervals.refresh, Duration::from_secs(1_200));
+        assert!(matches!(config(&["--jwks-refresh-interval", "30s"]), Err(ConfigError::Refresh { .. })));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Reading order, which is the order in which data passes: [`source`] (documents, and the last good version
 //! of each object), [`ingest`] (objects in force, and what is wrong with them; pure), [`registry`] (objects
 //! with their look-ups; pure), [`snapshot`] (resources by proxy, and who reads which fact; pure), [`push`]
-//! (what one proxy has and is sent next; its session is pure), [`issue`] (attest, decide, sign), [`plane`]
+//! (what one proxy has and is sent next; its session is pure), [`issue`] (attest, decide, sign), [`jwks`] (keys of token issuers), [`plane`]
 //! (the state that all of these share), [`serve`] (gRPC, metrics and the admin socket), [`status`] (what
 //! operators are told), [`app`] (puts it together).
 //!
@@ -16,6 +16,7 @@ pub mod args;
 pub mod config;
 pub mod ingest;
 pub mod issue;
+pub mod jwks;
 pub mod plane;
 pub mod push;
 pub mod registry;

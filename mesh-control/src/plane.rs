@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_api::admin::SourceStatus;
 use mesh_api::error_chain::chain;
-use mesh_api::model::ObjectRef;
+use mesh_api::model::{KeySet, ObjectRef};
 use mesh_api::problem::{Problem, Severity};
 use mesh_identity::tls::IdentitySource;
 use tokio::sync::{Notify, mpsc};
 
 use crate::ingest::{self, Objects};
 use crate::issue::IssueService;
+use crate::jwks::Keys;
 use crate::push::fanout::{Fanout, Mailbox};
 use crate::snapshot::{Snapshot, SubscriberId};
 use crate::source::View;
@@ -51,6 +52,8 @@ pub struct Plane {
     pub issue: Arc<IssueService>,
     /// The own certificate.
     pub identity: Arc<IdentitySource>,
+    /// Keys of token issuers.
+    pub keys: Keys,
     /// Where confirmations go.
     pub confirmations: Confirmations,
     /// Rung when the source is to look at once.
@@ -72,6 +75,8 @@ pub struct Parts {
     pub issue: Arc<IssueService>,
     /// The own certificate.
     pub identity: Arc<IdentitySource>,
+    /// Keys of token issuers.
+    pub keys: Keys,
     /// Registry and resources.
     pub snapshot: Snapshot,
     /// Where given addresses are kept.
@@ -90,6 +95,7 @@ impl Plane {
             name: parts.name,
             issue: parts.issue,
             identity: parts.identity,
+            keys: parts.keys,
             confirmations: parts.confirmations,
             look_now: parts.look_now,
             addresses_path: parts.addresses_path,
@@ -135,6 +141,7 @@ impl Plane {
         let updates = snapshot.apply(Some(settings), changes);
         metrics::revision(snapshot.revision());
         let addresses = snapshot.registry_mut().take_changed_addresses();
+        self.keys.follow(snapshot.registry().request_authentications());
         if number > 0 {
             tracing::info!(
                 changes = number,
@@ -156,6 +163,12 @@ impl Plane {
     /// Tells proxies that the trust bundle is another.
     pub fn take_bundle(&self) {
         let updates = self.snapshot().set_bundle(self.issue.trust_bundle());
+        self.fanout.deliver(updates);
+    }
+
+    /// Tells proxies what is known of the sources of keys that their policies use.
+    pub fn take_keys(&self, keys: BTreeMap<String, Option<KeySet>>) {
+        let updates = self.snapshot().set_keys(keys);
         self.fanout.deliver(updates);
     }
 

@@ -6,5 +6,6 @@ pub mod admin;
 pub mod ads;
 pub mod answer;
 pub mod identity;
+pub mod keys;
 pub mod metrics;
 pub mod tls;

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use mesh_api::model::{DestinationKey, TrustBundleSet};
+use mesh_api::model::{DestinationKey, KeySet, KeySets, TrustBundleSet};
 use mesh_api::name::Namespace;
 use mesh_api::wire::TypeUrl;
 
@@ -18,6 +18,7 @@ pub mod build;
 mod destination;
 mod resource;
 
+pub use build::Knowledge;
 pub use resource::{Desired, Encoded};
 
 /// Names one resource.
@@ -88,6 +89,7 @@ struct Kept {
 pub struct Snapshot {
     registry: Registry,
     bundle: TrustBundleSet,
+    keys: KeySets,
     kept: HashMap<ResourceKey, Kept>,
     readers: HashMap<Effect, HashSet<ResourceKey>>,
     subscriptions: HashMap<SubscriberId, BTreeSet<ResourceKey>>,
@@ -106,6 +108,7 @@ impl Snapshot {
         Self {
             registry,
             bundle,
+            keys: KeySets::new(),
             kept: HashMap::new(),
             readers: HashMap::new(),
             subscriptions: HashMap::new(),
@@ -164,6 +167,26 @@ impl Snapshot {
         self.rebuild(&HashSet::from([Effect::TrustBundle]))
     }
 
+    /// Knows these keys from now on (`None`: nothing of the source), and says who is to be told: those whose
+    /// policies use a source of which something else is known now.
+    pub fn set_keys(&mut self, keys: BTreeMap<String, Option<KeySet>>) -> Updates {
+        let mut effects = HashSet::new();
+        for (source, set) in keys {
+            if self.keys.get(&source) == set.as_ref() {
+                continue;
+            }
+            match set {
+                Some(set) => drop(self.keys.insert(source.clone(), set)),
+                None => drop(self.keys.remove(&source)),
+            }
+            effects.insert(Effect::Keys(source));
+        }
+        if effects.is_empty() {
+            return Updates::new();
+        }
+        self.rebuild(&effects)
+    }
+
     /// Subscribes; answers with what is to be sent.
     pub fn subscribe(&mut self, subscriber: SubscriberId, key: &ResourceKey) -> Desired {
         self.subscriptions.entry(subscriber).or_default().insert(key.clone());
@@ -171,7 +194,7 @@ impl Snapshot {
             kept.subscribers.insert(subscriber);
             return kept.desired.clone();
         }
-        let (desired, facts) = build::build(&self.registry, &self.bundle, key);
+        let (desired, facts) = build::build(self.knowledge(), key);
         self.keep_facts(key, &facts);
         let kept = Kept { desired: desired.clone(), facts, subscribers: BTreeSet::from([subscriber]) };
         self.kept.insert(key.clone(), kept);
@@ -221,6 +244,10 @@ impl Snapshot {
         (self.kept.len(), self.subscriptions.values().map(BTreeSet::len).sum())
     }
 
+    fn knowledge(&self) -> Knowledge<'_> {
+        Knowledge { registry: &self.registry, bundle: &self.bundle, keys: &self.keys }
+    }
+
     fn rebuild(&mut self, effects: &HashSet<Effect>) -> Updates {
         let mut affected: BTreeSet<ResourceKey> = BTreeSet::new();
         let mut updates = Updates::new();
@@ -233,7 +260,7 @@ impl Snapshot {
             }
         }
         for key in affected {
-            let (desired, facts) = build::build(&self.registry, &self.bundle, &key);
+            let (desired, facts) = build::build(self.knowledge(), &key);
             let Some(kept) = self.kept.get_mut(&key) else { continue };
             let former_facts = std::mem::replace(&mut kept.facts, facts.clone());
             if kept.desired != desired {

@@ -119,6 +119,7 @@ pub fn control_status(plane: &Plane, tick: Instant) -> ControlStatus {
         revision: plane.snapshot().revision(),
         sources,
         proxies: plane.proxies().iter().map(|(name, record)| record.status(name, tick)).collect(),
+        key_sources: plane.keys.status(),
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
         objects,

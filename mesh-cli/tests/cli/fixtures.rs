@@ -221,6 +221,7 @@ pub(crate) fn control_status(folder: &str, proxies: Vec<ProxyStatus>) -> Control
             suspended: None,
         }],
         proxies,
+        key_sources: Vec::new(),
         errors: 0,
         warnings: 1,
         objects: BTreeMap::from([("AuthorizationPolicy".to_owned(), 3), ("Service".to_owned(), 1)]),

@@ -41,6 +41,8 @@ pub enum Effect {
     ServicesOf(WorkloadKey),
     /// The policies that apply to a workload.
     Policies(WorkloadKey),
+    /// The keys that are known of a source.
+    Keys(String),
     /// The mutual-TLS modes of a workload.
     Modes(WorkloadKey),
     /// The VirtualService of an exact host.

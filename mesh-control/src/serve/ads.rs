@@ -122,7 +122,7 @@ impl From<StreamRefusal> for End {
 
 /// Whether a proxy may act for its workload now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Access {
+pub(super) enum Access {
     /// It may.
     Granted,
     /// The workload is not known; it may come.
@@ -281,32 +281,8 @@ impl Stream<'_> {
         }
     }
 
-    /// Whether the identity on the stream may act for the node.
     fn access(&self) -> Result<Access, StreamRefusal> {
-        let foreign = |reason: String| StreamRefusal::Foreign {
-            identity: self.peer.id.to_string(),
-            node: self.workload.to_string(),
-            reason,
-        };
-        let namespace = self.workload.namespace.as_str();
-        if self.peer.id.namespace() != Some(namespace) {
-            return Err(foreign(format!("the certificate is not of namespace {namespace}")));
-        }
-        let snapshot = self.plane.snapshot();
-        // Certificates of other domains may be trusted by the mesh, but no workload of it has one.
-        let trust_domain = &snapshot.registry().settings().trust_domain;
-        if self.peer.id.trust_domain() != trust_domain.as_str() {
-            return Err(foreign(format!("the certificate is not of trust domain {trust_domain}")));
-        }
-        let Some(workload) = snapshot.registry().workload(&self.workload) else {
-            return Ok(Access::Waiting(format!("no WorkloadEntry {} is known", self.workload)));
-        };
-        let account = workload.service_account.as_str();
-        if self.peer.id.service_account() == Some(account) {
-            Ok(Access::Granted)
-        } else {
-            Err(foreign(format!("the workload's service account is {account}")))
-        }
+        access(self.plane, self.peer, &self.workload)
     }
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), StreamRefusal> {
@@ -403,6 +379,34 @@ impl Stream<'_> {
             record.waiting = waiting(access);
             record.observe(&self.session, acknowledged, Instant::now());
         }
+    }
+}
+
+/// Whether an identity may act for a node.
+pub(super) fn access(plane: &Plane, peer: &Peer, node: &WorkloadKey) -> Result<Access, StreamRefusal> {
+    let foreign = |reason: String| StreamRefusal::Foreign {
+        identity: peer.id.to_string(),
+        node: node.to_string(),
+        reason,
+    };
+    let namespace = node.namespace.as_str();
+    if peer.id.namespace() != Some(namespace) {
+        return Err(foreign(format!("the certificate is not of namespace {namespace}")));
+    }
+    let snapshot = plane.snapshot();
+    // Certificates of other domains may be trusted by the mesh, but no workload of it has one.
+    let trust_domain = &snapshot.registry().settings().trust_domain;
+    if peer.id.trust_domain() != trust_domain.as_str() {
+        return Err(foreign(format!("the certificate is not of trust domain {trust_domain}")));
+    }
+    let Some(workload) = snapshot.registry().workload(node) else {
+        return Ok(Access::Waiting(format!("no WorkloadEntry {node} is known")));
+    };
+    let account = workload.service_account.as_str();
+    if peer.id.service_account() == Some(account) {
+        Ok(Access::Granted)
+    } else {
+        Err(foreign(format!("the workload's service account is {account}")))
     }
 }
 

@@ -2,16 +2,36 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use mesh_api::model::{DestinationKey, InboundPort, ProxyConfig, TrustBundleSet, Workload, WorkloadPolicies};
+use mesh_api::model::{
+    DestinationKey, InboundPort, KeySet, KeySets, ProxyConfig, RequestAuthentication, TrustBundleSet,
+    Workload, WorkloadPolicies,
+};
 use mesh_api::wire::TypeUrl;
 
 use super::destination::{self, Facts};
 use super::{Desired, Encoded, ResourceKey};
+use crate::jwks::schedule::NOT_YET;
 use crate::registry::{Effect, Registry, WorkloadKey};
+
+/// Keys that one workload is sent, in bytes. With its policies they must fit into one message
+/// ([`mesh_api::wire::MESSAGE_BYTES_MAX`]), or else the workload would be sent nothing at all.
+const KEYS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What resources are built from.
+#[derive(Debug, Clone, Copy)]
+pub struct Knowledge<'a> {
+    /// Objects in force.
+    pub registry: &'a Registry,
+    /// Roots.
+    pub bundle: &'a TrustBundleSet,
+    /// Keys that are known, by source.
+    pub keys: &'a KeySets,
+}
 
 /// Builds what `key` names. The facts are complete: as long as none of them changes, the resource does not.
 #[must_use]
-pub fn build(registry: &Registry, bundle: &TrustBundleSet, key: &ResourceKey) -> (Desired, HashSet<Effect>) {
+pub fn build(from: Knowledge<'_>, key: &ResourceKey) -> (Desired, HashSet<Effect>) {
+    let Knowledge { registry, bundle, keys } = from;
     let mut facts = HashSet::new();
     let desired = match key {
         ResourceKey::TrustBundle => {
@@ -31,7 +51,9 @@ pub fn build(registry: &Registry, bundle: &TrustBundleSet, key: &ResourceKey) ->
             facts.insert(Effect::Workload(workload.clone()));
             facts.insert(Effect::Policies(workload.clone()));
             own(registry, workload, |workload| {
-                Encoded::of(TypeUrl::WorkloadPolicies, &policies(registry, workload))
+                let policies = policies(registry, keys, workload);
+                facts.extend(policies.key_sets.keys().cloned().map(Effect::Keys));
+                Encoded::of(TypeUrl::WorkloadPolicies, &policies)
             })
         }
         ResourceKey::Destination(client, key) => {
@@ -95,17 +117,40 @@ pub fn inbound_ports(registry: &Registry, workload: &Workload) -> Vec<InboundPor
     ports.into_values().collect()
 }
 
-/// The policies that apply to a workload.
+/// The policies that apply to a workload, with what `keys` knows of the sources that their rules name.
 #[must_use]
-pub fn policies(registry: &Registry, workload: &Workload) -> WorkloadPolicies {
+pub fn policies(registry: &Registry, keys: &KeySets, workload: &Workload) -> WorkloadPolicies {
     let modes = registry.modes_of(workload);
+    let request = registry.request_of(workload);
     WorkloadPolicies {
         authorization: registry.authorization_of(workload),
         peer: registry.peer_of(workload),
-        request: registry.request_of(workload),
-        // Keys in line travel with their rule; what is fetched is added where the fetcher publishes it.
-        key_sets: mesh_api::model::KeySets::default(),
+        key_sets: key_sets(&request, keys),
+        request,
         mtls: modes.default,
         mtls_ports: modes.ports,
     }
+}
+
+/// What is known of each source that rules name; keys in line travel with their rule.
+fn key_sets(policies: &[std::sync::Arc<RequestAuthentication>], keys: &KeySets) -> KeySets {
+    let mut sets = KeySets::new();
+    let mut bytes = 0;
+    let sources = policies.iter().flat_map(|policy| &policy.jwt_rules).map(|rule| rule.key_source());
+    for source in sources {
+        let Some(url) = source.url() else { continue };
+        if sets.contains_key(url) {
+            continue;
+        }
+        let unknown = || KeySet { jwks: None, problem: NOT_YET.to_owned() };
+        let mut set = keys.get(url).cloned().unwrap_or_else(unknown);
+        bytes += set.jwks.as_ref().map_or(0, |jwks| jwks.len());
+        if bytes > KEYS_BYTES_MAX {
+            let problem =
+                format!("the keys of the workload's policies take more than {KEYS_BYTES_MAX} bytes");
+            set = KeySet { jwks: None, problem };
+        }
+        sets.insert(url.to_owned(), set);
+    }
+    sets
 }

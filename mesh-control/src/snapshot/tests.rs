@@ -1,8 +1,9 @@
 use super::*;
 use std::net::IpAddr;
 
-use crate::fixture::{namespace, object, peer, policy, registry, routes, rule, service, workload};
+use crate::fixture::{namespace, object, peer, policy, registry, routes, rule, service, silence, workload};
 use crate::registry::Entry;
+use mesh_api::model::telemetry::AccessLogRule;
 use mesh_api::model::traffic::{ClientTlsMode, Subset, TrafficPolicy};
 use mesh_api::model::{Destination, Kind, MeshSettings, MtlsMode, PeerTls, ProxyConfig, WorkloadPolicies};
 use mesh_api::name::ObjectName;
@@ -69,6 +70,29 @@ fn endpoints_without_a_proxy_and_ports_in_disable_are_called_in_plaintext() {
     assert!(updates[&SubscriberId(0)].contains(&destination_of("web", &name)));
     let found = destination(&mut snapshot, "web", &name);
     assert!(found.endpoints.iter().all(|endpoint| endpoint.tls[0] == PeerTls::Plaintext));
+}
+
+#[test]
+fn telemetry_reaches_whom_it_selects_with_the_policies() {
+    let other = workload("backend", "orders-0", "orders", "10.0.0.2");
+    let mut snapshot = with(catalog().into_iter().chain([other.into()]));
+    let keys = ["catalog-0", "orders-0"].map(|name| ResourceKey::WorkloadPolicies(key("backend", name)));
+    let mut log = |snapshot: &mut Snapshot, of: usize| {
+        let sent: WorkloadPolicies = read(&snapshot.subscribe(SubscriberId(0), &keys[of]));
+        sent.telemetry.server.access_log
+    };
+    assert_eq!(log(&mut snapshot, 0), AccessLogRule::OfMesh);
+    assert_eq!(log(&mut snapshot, 1), AccessLogRule::OfMesh);
+    let narrow = silence("backend", "quiet", Some("catalog"));
+    let updates = snapshot.apply(None, [Change::Set(narrow.clone().into())]);
+    assert_eq!(updates[&SubscriberId(0)], BTreeSet::from([keys[0].clone()]));
+    assert_eq!(log(&mut snapshot, 0), AccessLogRule::Off);
+    let updates = snapshot.apply(None, [Change::Set(silence("istio-system", "mesh", None).into())]);
+    assert_eq!(updates[&SubscriberId(0)], BTreeSet::from([keys[1].clone()]));
+    assert_eq!(log(&mut snapshot, 1), AccessLogRule::Off);
+    let gone = object(Kind::Telemetry, "istio-system", "mesh");
+    snapshot.apply(None, [Change::Remove(narrow.meta.object), Change::Remove(gone)]);
+    assert_eq!(log(&mut snapshot, 0), AccessLogRule::OfMesh);
 }
 
 #[test]
@@ -270,7 +294,7 @@ proptest! {
             let updates = snapshot.apply(Some(settings), [change]);
             let told = updates.get(&SubscriberId(1)).cloned().unwrap_or_default();
             for (key, before) in keys.iter().zip(before) {
-                let (fresh, _) = build::build(&snapshot.registry, &snapshot.bundle, key);
+                let (fresh, _) = build::build(snapshot.knowledge(), key);
                 prop_assert_eq!(snapshot.desired(key), Some(fresh.clone()), "{:?} is out of date", key);
                 prop_assert_eq!(before != Some(fresh), told.contains(key), "{:?}", key);
             }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use mesh_api::admin::KeySourceStatus;
 use mesh_api::wire::TypeUrl;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -52,6 +53,23 @@ fn describe() {
     describe_counter!(
         "mesh_control_streams_refused_total",
         "Discovery streams that were refused, by reason."
+    );
+    describe_counter!(
+        "mesh_control_jwks_fetches_total",
+        "Fetches of token issuers' keys, by result: changed, unchanged, or what went wrong."
+    );
+    describe_gauge!(
+        "mesh_control_jwks_sources",
+        "Sources of keys that policies use, by state: fresh, stale (the last fetch failed) or empty (no keys)."
+    );
+    describe_gauge!(
+        "mesh_control_jwks_oldest_age_seconds",
+        Unit::Seconds,
+        "Time since those keys were seen at their source that were seen there longest ago."
+    );
+    describe_counter!(
+        "mesh_control_jwks_unknown_keys_total",
+        "Reports of proxies that a token's key is not known, by what is done about it."
     );
 }
 
@@ -121,6 +139,34 @@ pub fn handshake(result: &'static str) {
 /// A stream was refused.
 pub fn stream_refused(reason: &'static str) {
     counter!("mesh_control_streams_refused_total", "reason" => reason).increment(1);
+}
+
+/// A fetch of keys has ended.
+pub fn keys_fetched(result: &'static str) {
+    counter!("mesh_control_jwks_fetches_total", "result" => result).increment(1);
+}
+
+/// A proxy has reported an unknown key.
+pub fn unknown_key(result: &'static str) {
+    counter!("mesh_control_jwks_unknown_keys_total", "result" => result).increment(1);
+}
+
+/// State of the sources of keys.
+pub fn key_sources(sources: &[KeySourceStatus]) {
+    let (mut fresh, mut stale, mut empty) = (0, 0, 0);
+    for source in sources {
+        match source.age_seconds {
+            Some(_) if source.problem.is_empty() => fresh += 1,
+            Some(_) => stale += 1,
+            None => empty += 1,
+        }
+    }
+    for (state, number) in [("fresh", fresh), ("stale", stale), ("empty", empty)] {
+        gauge!("mesh_control_jwks_sources", "state" => state).set(as_f64(number));
+    }
+    let oldest = sources.iter().filter_map(|source| source.age_seconds).max().unwrap_or_default();
+    let oldest = usize::try_from(oldest).unwrap_or(usize::MAX);
+    gauge!("mesh_control_jwks_oldest_age_seconds").set(as_f64(oldest));
 }
 
 /// Counts are far below what an `f64` holds exactly.

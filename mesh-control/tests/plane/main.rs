@@ -1,5 +1,7 @@
 //! A whole control plane in this process, asked over its own sockets.
 
 mod admin;
+mod keys;
+mod provider;
 mod serving;
 mod support;

@@ -16,6 +16,7 @@ use mesh_api::wire::identity::{CurrentSvid, IssueRequest};
 use mesh_api::wire::{MESSAGE_BYTES_MAX, TypeUrl};
 use mesh_control::app::{self, Running};
 use mesh_control::config::Config;
+use mesh_control::jwks::KeySettings;
 use mesh_identity::bundle::TrustBundle;
 use mesh_identity::key::WorkloadKey;
 use mesh_identity::svid::Svid;
@@ -102,14 +103,20 @@ spec:
 pub(crate) struct Mesh {
     pub(crate) folder: TempDir,
     pub(crate) running: Option<Running>,
+    pub(crate) keys: KeySettings,
 }
 
 impl Mesh {
     /// A control plane over a folder with the workloads.
     pub(crate) async fn start() -> Self {
+        Self::start_with(KeySettings::default()).await
+    }
+
+    /// The same, with other settings about the keys of token issuers.
+    pub(crate) async fn start_with(keys: KeySettings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("config")).expect("made");
-        let mut mesh = Self { folder, running: None };
+        let mut mesh = Self { folder, running: None, keys };
         mesh.write("workloads.yaml", WORKLOADS);
         mesh.restart().await;
         mesh
@@ -130,6 +137,7 @@ impl Mesh {
             mesh_name: "test".to_owned(),
             vip_v4: "240.240.0.0/16".parse().expect("valid"),
             vip_v6: "fd77:6d6d::/64".parse().expect("valid"),
+            keys: self.keys.clone(),
         };
         self.running = Some(app::start(config, None).await.expect("it starts"));
     }
