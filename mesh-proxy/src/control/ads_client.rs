@@ -3,6 +3,7 @@
 //! While there is no stream, questions are still taken and are the first thing that the next one is asked.
 //! Dropping the future ends the stream; what was published stays.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +11,8 @@ use mesh_api::error_chain::chain;
 use mesh_api::model::DestinationKey;
 use mesh_api::wire::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use mesh_api::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use mesh_api::wire::keys::ReportUnknownKeyRequest;
+use mesh_api::wire::keys::key_service_client::KeyServiceClient;
 use mesh_api::wire::{MESSAGE_BYTES_MAX, METADATA_NOW_UNIX_MS, METADATA_VERSION};
 use mesh_identity::tls::{IdentitySource, client_config};
 use mesh_identity::verify::ExpectedPeer;
@@ -18,13 +21,15 @@ use prost_types::{Struct, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 
 use super::backoff::Backoff;
 use super::channel::{self, ChannelError};
 use super::core::Core;
 use super::status::Status;
+use super::unknown_keys::UnknownKeys;
 use crate::settings::Settings;
 use crate::telemetry::process;
 
@@ -32,6 +37,8 @@ use crate::telemetry::process;
 const QUEUE: usize = 4;
 /// Time allowed for the stream to be accepted once the connection is there.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time allowed for the answer to a report of an unknown key.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often idle destinations are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// Pause between two looks for the first certificate, without which there is no stream.
@@ -48,6 +55,7 @@ pub struct AdsClient {
     identity: Arc<IdentitySource>,
     status: Arc<Status>,
     core: Core,
+    unknown_keys: UnknownKeys,
     started: Instant,
 }
 
@@ -76,6 +84,7 @@ impl OpenError {
 struct Stream {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
+    channel: Channel,
 }
 
 impl AdsClient {
@@ -87,7 +96,8 @@ impl AdsClient {
         status: Arc<Status>,
         core: Core,
     ) -> Self {
-        Self { settings, identity, status, core, started: Instant::now() }
+        let unknown_keys = core.unknown_keys().clone();
+        Self { settings, identity, status, core, unknown_keys, started: Instant::now() }
     }
 
     /// Runs for as long as somebody may ask questions.
@@ -150,7 +160,9 @@ impl AdsClient {
 
     /// Serves one stream until it ends.
     async fn serve(&mut self, questions: &mut mpsc::Receiver<DestinationKey>, stream: Stream) {
-        let Stream { requests, mut responses } = stream;
+        let Stream { requests, mut responses, channel } = stream;
+        let reports = report(channel, self.settings.args.node_id.clone(), self.unknown_keys.clone());
+        tokio::pin!(reports);
         let mut node = Some(node(&self.settings));
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,6 +208,7 @@ impl AdsClient {
                     is_heard = true;
                     self.connected();
                 }
+                never = &mut reports => match never {},
                 _ = sweep.tick() => self.core.sweep(self.started.elapsed()),
             }
         }
@@ -216,13 +229,43 @@ fn open(
         let config = client_config(&identity, &expected, &[b"h2"]);
         let channel = channel::connect(settings.args.control, settings.data_path.fwmark, config).await?;
         let (requests, outgoing) = mpsc::channel(QUEUE);
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        let mut client = AggregatedDiscoveryServiceClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .accept_compressed(CompressionEncoding::Gzip);
         match timeout(OPEN_TIMEOUT, client.delta_aggregated_resources(ReceiverStream::new(outgoing))).await {
-            Ok(Ok(response)) => Ok(Stream { requests, responses: response.into_inner() }),
+            Ok(Ok(response)) => Ok(Stream { requests, responses: response.into_inner(), channel }),
             Ok(Err(status)) => Err(OpenError::Refused(status)),
             Err(_elapsed) => Err(OpenError::TimedOut),
+        }
+    }
+}
+
+/// Reports unknown keys for as long as the stream lives, one at a time. Dropping the future loses nothing: a
+/// report that has not been answered waits for the next stream.
+async fn report(channel: Channel, node_id: String, unknown_keys: UnknownKeys) -> Infallible {
+    let mut client = KeyServiceClient::new(channel);
+    loop {
+        let question = unknown_keys.next().await.until_answered(&unknown_keys);
+        let request = ReportUnknownKeyRequest {
+            node_id: node_id.clone(),
+            source: question.key().source.as_ref().to_owned(),
+            key_id: question.key().key_id.clone(),
+        };
+        let answer = timeout(REPORT_TIMEOUT, client.report_unknown_key(request)).await;
+        match answer.map_err(|_elapsed| tonic::Status::deadline_exceeded("no answer in time")).flatten() {
+            Ok(_reported) => {
+                process::unknown_key("reported");
+                question.answered();
+            }
+            Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
+                process::unknown_key("refused");
+                tracing::debug!(reason = status.message(), "a report of an unknown key was refused");
+                question.answered();
+            }
+            Err(status) => {
+                process::unknown_key("failed");
+                tracing::debug!(reason = chain(&status), "an unknown key could not be reported");
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use super::apply::{Applied, Model};
 use super::session::{Session, UnknownType};
 use super::status::Status;
 use super::subscriptions::{DESTINATIONS_MAX, Standing, Subscriptions};
+use super::unknown_keys::UnknownKeys;
 use crate::settings::Settings;
 use crate::state::{Known, State};
 use crate::telemetry::process;
@@ -53,6 +54,12 @@ impl Core {
         };
         core.observe();
         core
+    }
+
+    /// What the request path wants to know of keys.
+    #[must_use]
+    pub fn unknown_keys(&self) -> &UnknownKeys {
+        self.state.unknown_keys()
     }
 
     /// A stream is open.

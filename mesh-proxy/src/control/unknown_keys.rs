@@ -33,6 +33,45 @@ pub struct UnknownKey {
     pub key_id: String,
 }
 
+impl UnknownKey {
+    /// The question while it is asked.
+    #[must_use]
+    pub fn until_answered(self, keys: &UnknownKeys) -> Pending<'_> {
+        Pending { keys, question: Some(self) }
+    }
+}
+
+/// A question that is being asked. When it is dropped without an answer, it waits to be asked again.
+#[derive(Debug)]
+pub struct Pending<'k> {
+    keys: &'k UnknownKeys,
+    question: Option<UnknownKey>,
+}
+
+impl Pending<'_> {
+    /// The question.
+    ///
+    /// # Panics
+    /// Never: only an answer, which takes `self`, removes it.
+    #[must_use]
+    pub fn key(&self) -> &UnknownKey {
+        self.question.as_ref().expect("it is there until it is answered")
+    }
+
+    /// It was answered, one way or the other.
+    pub fn answered(mut self) {
+        self.question = None;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(question) = self.question.take() {
+            self.keys.put_back(question);
+        }
+    }
+}
+
 /// What is known about one source.
 #[derive(Debug, Default)]
 struct Asked {
@@ -101,8 +140,7 @@ impl UnknownKeys {
         }
     }
 
-    /// The next question, when it is due. Dropping the future loses nothing; a question that was taken and
-    /// could not be asked is to be given back with [`Self::put_back`].
+    /// The next question, when it is due. Dropping the future loses nothing.
     pub async fn next(&self) -> UnknownKey {
         loop {
             let bell = self.shared.bell.notified();
@@ -119,7 +157,7 @@ impl UnknownKeys {
     }
 
     /// The question could not be asked: it waits again, and after the pause it is the next.
-    pub fn put_back(&self, question: UnknownKey) {
+    fn put_back(&self, question: UnknownKey) {
         let mut sources = self.lock();
         let asked = sources.entry(question.source).or_default();
         asked.recent.remove(&question.key_id);
@@ -219,8 +257,10 @@ mod tests {
         keys.report(SOURCE, "a");
         let question = keys.next().await;
         let start = Instant::now();
-        keys.put_back(question.clone());
-        assert_eq!(keys.next().await, question);
-        assert_eq!(start.elapsed(), PAUSE);
+        drop(question.clone().until_answered(&keys));
+        let again = keys.next().await;
+        assert_eq!((&again, start.elapsed()), (&question, PAUSE));
+        again.until_answered(&keys).answered();
+        assert!(is_quiet(&keys, EXPIRY).await);
     }
 }

@@ -51,6 +51,7 @@ const RESPONSES: &str = "mesh_proxy_discovery_responses_total";
 const DESTINATIONS: &str = "mesh_proxy_destinations";
 const EVICTED: &str = "mesh_proxy_destinations_evicted_total";
 const REVISION: &str = "mesh_proxy_state_revision";
+const UNKNOWN_KEYS: &str = "mesh_proxy_unknown_key_reports_total";
 const PANICS: &str = "mesh_proxy_task_failures_total";
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
@@ -91,6 +92,10 @@ fn describe() {
     describe_gauge!(DESTINATIONS, "Destinations that are subscribed to, by what is known of them.");
     describe_counter!(EVICTED, "Destinations that were dropped to make room for others.");
     describe_gauge!(REVISION, "Number of configurations taken into use since start.");
+    describe_counter!(
+        UNKNOWN_KEYS,
+        "Reports to the control plane that a token's key is not known, by what became of them."
+    );
     describe_counter!(PANICS, "Tasks of the process that ended unexpectedly and were started anew, by name.");
 }
 
@@ -113,6 +118,11 @@ pub fn rotation_failed(reason: &'static str) {
 /// The wall clock jumped.
 pub fn clock_jumped() {
     counter!(CLOCK_JUMPS).increment(1);
+}
+
+/// An unknown key was reported to the control plane, or could not be.
+pub fn unknown_key(result: &'static str) {
+    counter!(UNKNOWN_KEYS, "result" => result).increment(1);
 }
 
 /// State of the discovery stream.
