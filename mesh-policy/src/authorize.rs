@@ -24,6 +24,7 @@ pub(crate) mod rule;
 mod rule_set;
 pub(crate) mod template;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -199,9 +200,33 @@ pub struct Authorizer {
     needs_http: bool,
 }
 
-/// By step, namespace and name.
-fn sort_key(policy: &AuthorizationPolicy) -> (Step, &ObjectRef) {
-    (Step::of(policy), &policy.meta.object)
+/// By step, then as Envoy orders policies: by their id as text. Of several that match, the first is the one
+/// that decided, so that `allow-admin` goes before `allow` here too (`-` before `]`).
+fn sort_key(policy: &AuthorizationPolicy) -> (Step, IdOrder<'_>) {
+    (Step::of(policy), IdOrder(&policy.meta.object))
+}
+
+/// Orders policies as the texts `NAMESPACE]-policy[NAME]` would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct IdOrder<'a>(&'a ObjectRef);
+
+impl<'a> IdOrder<'a> {
+    fn bytes(self) -> impl Iterator<Item = u8> + 'a {
+        let (namespace, name) = (self.0.namespace.as_str().bytes(), self.0.name.as_str().bytes());
+        namespace.chain(*b"]-policy[").chain(name).chain(*b"]")
+    }
+}
+
+impl Ord for IdOrder<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl PartialOrd for IdOrder<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Rules, compiled or taken over from an authorizer before. Policies come in order on both sides, so that one

@@ -79,7 +79,9 @@ fn custom(mesh: &MeshSettings, policies: &[&AuthorizationPolicy], request: &Requ
 
 pub(crate) fn judge(mesh: &MeshSettings, policies: &[AuthorizationPolicy], request: &Request) -> Verdict {
     let mut policies: Vec<_> = policies.iter().collect();
-    policies.sort_by_key(|policy| policy.meta.object.clone());
+    policies.sort_by_key(|policy| {
+        format!("{}]-policy[{}]", policy.meta.object.namespace, policy.meta.object.name)
+    });
     let first = |action, dry_run| {
         policies.iter().filter(|policy| policy.action == action && policy.dry_run == dry_run).find_map(
             |policy| {
