@@ -18,6 +18,8 @@ use crate::model::{
 use crate::name::Namespace;
 use crate::problem::Problem;
 
+pub use lines::Lines;
+
 mod authorization_condition;
 mod authorization_policy;
 mod authorization_value;
@@ -33,6 +35,7 @@ mod http_match;
 mod http_route;
 mod input;
 mod jwks;
+mod lines;
 mod lower;
 mod mesh_config;
 mod meta;

@@ -67,6 +67,11 @@ impl Failure {
         Self { message: message.into(), hint: None, status: EXIT_FAILURE }
     }
 
+    /// What failed, in words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says what failed.
     pub(crate) fn print(&self) {
         output::error(&self.message, self.hint.as_deref());

@@ -311,6 +311,7 @@ impl Collected {
             request: &self.request,
             virtual_services: &self.virtual_services,
             destination_rules: &self.destination_rules,
+            documents: &[],
         });
         problems.extend(self.contested);
         problems

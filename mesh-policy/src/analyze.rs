@@ -2,23 +2,37 @@
 //!
 //! Every object here is valid; these checks look at several together, or at a form that is admitted and does
 //! something else than most readers expect. They change nothing and block nothing by themselves. Codes are
-//! Istio's where Istio has one (`IST…`), otherwise ours (`MM…`).
+//! Istio's where Istio has one (`IST…`), otherwise ours (`MM…`); [`catalogue`] lists them.
+//!
+//! A finding must be certain. What depends on objects that were not given (workloads, services, namespaces) is
+//! only said when some of their kind were, and patterns are compared soundly ([`cover`]), never by trying
+//! values. Cost is linear in the objects but for a bounded number of comparisons of rules.
 
+mod annotations;
 mod authentication;
 mod authorization;
+pub mod catalogue;
+mod cover;
+mod destinations;
+mod document;
+mod finding;
+mod gateways;
+mod kubernetes;
+mod routes;
+mod survey;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_api::model::{
-    AuthorizationPolicy, DestinationRule, MeshSettings, ObjectMeta, PeerAuthentication, Protocol,
-    RequestAuthentication, Selector, Service, ServicePort, TargetRef, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, MeshSettings, PeerAuthentication, RequestAuthentication, Service,
+    VirtualService, Workload,
 };
-use mesh_api::name::Namespace;
-use mesh_api::problem::{Problem, Severity};
+use mesh_api::problem::Problem;
 
-use crate::select::{self, Subject};
+pub use document::Document;
+pub use finding::{Finding, Named};
+use survey::Survey;
 
 /// All that is looked at together.
 #[derive(Debug, Clone, Copy)]
@@ -39,166 +53,90 @@ pub struct Model<'a> {
     pub virtual_services: &'a [Arc<VirtualService>],
     /// DestinationRules.
     pub destination_rules: &'a [Arc<DestinationRule>],
+    /// Objects as they are written, of every kind: also of those above, of which they say more. With none,
+    /// VirtualServices and DestinationRules are judged by what the model holds of them.
+    pub documents: &'a [Document],
 }
 
 /// Checks a model. Problems come in a fixed order, whatever the order of the objects.
 #[must_use]
 pub fn analyze(model: &Model<'_>) -> Vec<Problem> {
-    let survey = Survey::of(*model);
-    let mut problems = Vec::new();
-    for policy in model.authorization {
-        authorization::check(&survey, policy, &mut problems);
+    findings(model).into_iter().map(Finding::into_problem).collect()
+}
+
+/// Checks a model, and says what to write where. In a fixed order, whatever the order of the objects.
+#[must_use]
+pub fn findings(model: &Model<'_>) -> Vec<Finding> {
+    let pods: Vec<(Workload, &Document)> =
+        model.documents.iter().filter_map(|document| Some((document.workload()?, document))).collect();
+    let survey = Survey::of(*model, &pods);
+    let mut findings = Vec::new();
+    authorization::check(&survey, &mut findings);
+    authentication::check(&survey, &mut findings);
+    traffic::check_ages(&survey, &mut findings);
+    if model.documents.is_empty() {
+        traffic::check(&survey, &mut findings);
+    } else {
+        routes::check(&survey, &mut findings);
+        destinations::check(&survey, &mut findings);
+        gateways::check(&survey, &mut findings);
+        kubernetes::check(&survey, &mut findings);
     }
-    authentication::check(&survey, &mut problems);
-    traffic::check(&survey, &mut problems);
-    problems.sort_by(|a, b| {
-        let key = |p: &Problem| (p.object.clone(), p.field.clone(), p.code.clone(), p.message.clone());
-        key(a).cmp(&key(b))
-    });
-    problems
+    findings.sort_by(|a, b| key(a).cmp(&key(b)));
+    findings
 }
 
-/// A finding about one object.
-fn problem(
-    code: &str,
-    severity: Severity,
-    meta: &ObjectMeta,
-    field: impl Into<String>,
-    (message, hint): (String, &str),
-) -> Problem {
-    Problem {
-        code: code.to_owned(),
-        severity,
-        object: Some(meta.object.clone()),
-        origin: meta.origin.clone(),
-        field: field.into(),
-        message,
-        hint: hint.to_owned(),
+fn key(finding: &Finding) -> (&Named, &str, &str, &str) {
+    (&finding.subject, &finding.field, finding.code.id, &finding.message)
+}
+
+/// What of a set of objects could not be judged, because what it would be held against is not among them.
+#[must_use]
+pub fn unjudged(model: &Model<'_>) -> Vec<&'static str> {
+    let has_workloads =
+        !model.workloads.is_empty() || model.documents.iter().any(|it| it.workload().is_some());
+    let has_policies = !model.authorization.is_empty() || !model.peer.is_empty() || !model.request.is_empty();
+    let has_routes = !model.virtual_services.is_empty() || !model.destination_rules.is_empty();
+    let mut remarks = Vec::new();
+    if has_policies && !has_workloads {
+        remarks.push("there are no workloads: selectors and ports were not compared with any");
     }
+    if has_routes && model.services.is_empty() {
+        remarks.push("there are no services: hosts of routes were not looked up");
+    }
+    remarks
 }
 
-/// A model with what the checks look up, computed once: a mesh has thousands of each, and checks that walk
-/// all of them for every policy would take minutes.
-#[derive(Debug)]
-struct Survey<'a> {
-    model: Model<'a>,
-    workloads: BTreeMap<&'a Namespace, Vec<Surveyed<'a>>>,
-    services: BTreeMap<&'a str, &'a Service>,
-    wildcard_services: Vec<&'a Service>,
+/// The known name that is so like one that is not known that it was probably meant.
+fn nearest<'n>(written: &str, known: &[&'n str]) -> Option<&'n str> {
+    const LENGTH_MAX: usize = 80;
+    if written.len() > LENGTH_MAX {
+        return None;
+    }
+    let likeness = |name: &'n str| {
+        let edits = distance(written.as_bytes(), name.as_bytes());
+        (edits <= (written.len().max(name.len()) / 4).max(1) && edits < written.len())
+            .then_some((edits, name))
+    };
+    known.iter().copied().filter_map(likeness).min().map(|(_, name)| name)
 }
 
-/// A workload and the ports that services declare for it.
-#[derive(Debug)]
-struct Surveyed<'a> {
-    workload: &'a Workload,
-    ports: Vec<DeclaredPort>,
-}
-
-/// A port of a workload, as a service declares it.
-#[derive(Debug, Clone, Copy)]
-struct DeclaredPort {
-    service_port: u16,
-    target_port: u16,
-    protocol: Protocol,
-}
-
-impl<'a> Survey<'a> {
-    fn of(model: Model<'a>) -> Self {
-        let mut by_namespace: BTreeMap<&Namespace, Vec<&Service>> = BTreeMap::new();
-        let mut services = BTreeMap::new();
-        let mut wildcard_services = Vec::new();
-        for service in model.services {
-            by_namespace.entry(&service.meta.object.namespace).or_default().push(service);
-            for host in &service.hosts {
-                if host.is_wildcard() {
-                    wildcard_services.push(&**service);
-                } else {
-                    services.entry(host.as_str()).or_insert(&**service);
-                }
+/// Bytes to insert, delete, replace or swap with their neighbour to make one of the other.
+fn distance(left: &[u8], right: &[u8]) -> usize {
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in right.iter().enumerate() {
+            let mut edits = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && left[i - 1] == *b && right[j - 1] == *a {
+                edits = edits.min(before_last[j - 1] + 1);
             }
+            row.push(edits);
         }
-        let mut workloads: BTreeMap<&Namespace, Vec<Surveyed<'_>>> = BTreeMap::new();
-        for workload in model.workloads {
-            let namespace = &workload.meta.object.namespace;
-            let ports = by_namespace
-                .get(namespace)
-                .into_iter()
-                .flatten()
-                .filter(|service| serves(service, workload))
-                .flat_map(|service| &service.ports)
-                .map(|port| DeclaredPort::of(port, workload))
-                .collect();
-            workloads.entry(namespace).or_default().push(Surveyed { workload, ports });
-        }
-        Self { model, workloads, services, wildcard_services }
+        before_last = std::mem::replace(&mut last, row);
     }
-
-    /// Workloads that a policy in `namespace` can reach.
-    fn within<'s>(&'s self, namespace: &Namespace) -> Box<dyn Iterator<Item = &'s Surveyed<'a>> + 's> {
-        if *namespace == self.model.mesh.root_namespace {
-            Box::new(self.workloads.values().flatten())
-        } else {
-            Box::new(self.workloads.get(namespace).into_iter().flatten())
-        }
-    }
-
-    /// Workloads that a policy applies to.
-    fn concerned<'s>(
-        &'s self,
-        meta: &ObjectMeta,
-        selector: &Selector,
-        targets: &[TargetRef],
-    ) -> Vec<&'s Surveyed<'a>> {
-        self.within(&meta.object.namespace)
-            .filter(|surveyed| {
-                select::applies(self.model.mesh, &subject(surveyed.workload), meta, selector, targets)
-            })
-            .collect()
-    }
-
-    /// The service that `host` names.
-    fn service(&self, host: &str) -> Option<&'a Service> {
-        self.services.get(host).copied().or_else(|| {
-            let covers = |service: &&&Service| service.hosts.iter().any(|known| known.covers(host));
-            self.wildcard_services.iter().find(covers).copied()
-        })
-    }
-
-    /// The endpoints of a service.
-    fn endpoints(&self, service: &'a Service) -> Vec<&'a Workload> {
-        let selected = self.workloads.get(&service.meta.object.namespace).into_iter().flatten();
-        let selected =
-            selected.map(|surveyed| surveyed.workload).filter(|workload| serves(service, workload));
-        service.endpoints.iter().chain(selected).collect()
-    }
-}
-
-impl DeclaredPort {
-    fn of(port: &ServicePort, workload: &Workload) -> Self {
-        let named = port.target_port_name.as_ref().and_then(|name| workload.ports.get(name));
-        Self {
-            service_port: port.port,
-            target_port: named.copied().unwrap_or(port.target_port),
-            protocol: port.protocol,
-        }
-    }
-}
-
-/// Whether a workload of the service's namespace stands behind it.
-fn serves(service: &Service, workload: &Workload) -> bool {
-    service
-        .selector
-        .as_ref()
-        .is_some_and(|selector| !selector.is_empty() && selector.selects(&workload.labels))
-}
-
-/// The workload as policies select it.
-fn subject(workload: &Workload) -> Subject<'_> {
-    Subject {
-        namespace: &workload.meta.object.namespace,
-        labels: &workload.labels,
-        service_account: &workload.service_account,
-    }
+    last[right.len()]
 }
 
 #[cfg(test)]

@@ -19,6 +19,15 @@ spec:
         notPath: [/x]
 ";
 
+/// A workload of the namespace, so that "none" is an answer.
+const WORKLOAD: &str = "\
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: catalog-1, namespace: backend}
+spec: {address: 10.0.0.1, labels: {app: catalog}}
+---
+";
+
 /// Selects nothing, which is a warning.
 const IDLE: &str = "\
 apiVersion: security.istio.io/v1
@@ -59,9 +68,9 @@ fn nothing_to_say_is_said() {
 #[test]
 fn the_exit_status_follows_the_threshold() {
     let mesh = FakeMesh::new();
-    mesh.write("idle.yaml", IDLE);
+    mesh.write("idle.yaml", &format!("{WORKLOAD}{IDLE}"));
     let statuses = [("Error", 0), ("Warning", 79), ("warning", 79), ("Info", 79)].map(|(level, expected)| {
-        let printed = mesh.run(&["analyze", "idle.yaml", "--failure-threshold", level]);
+        let printed = mesh.run(&["analyze", "idle.yaml", "--fail-on", level]);
         assert!(printed.stdout.contains("IST0127"), "{printed:?}");
         (printed.status, expected)
     });
@@ -97,16 +106,22 @@ fn an_object_that_stands_twice_is_an_error() {
 fn the_running_mesh_is_asked_when_no_file_is_named() {
     let mesh = shop(healthy_proxies());
     assert_snapshot!("live", mesh.run(&["analyze"]).all());
+    assert_eq!(mesh.run(&["analyze", "live"]).all(), mesh.run(&["analyze"]).all());
     assert_snapshot!("live_namespace", mesh.run(&["analyze", "-n", "web"]).all());
 }
 
 #[test]
 fn files_can_be_looked_at_as_part_of_the_running_mesh() {
     let mesh = shop(healthy_proxies());
-    mesh.write("idle.yaml", &IDLE.replace("nobody", "catalog"));
-    assert!(mesh.run(&["analyze", "idle.yaml"]).stdout.contains("IST0127"), "alone it selects nothing");
+    mesh.write("idle.yaml", IDLE);
+    let alone = mesh.run(&["analyze", "idle.yaml"]);
+    assert!(!alone.stdout.contains("IST0127"), "alone nothing is known of workloads: {alone:?}");
+    assert!(alone.stderr.contains("there are no workloads"), "which is said: {alone:?}");
     let printed = mesh.run(&["analyze", "-k", "idle.yaml"]);
-    assert!(!printed.stdout.contains("IST0127"), "in the mesh it does: {printed:?}");
+    assert!(printed.stdout.contains("IST0127"), "in the mesh it selects nothing: {printed:?}");
+    mesh.write("idle.yaml", &IDLE.replace("nobody", "catalog"));
+    let printed = mesh.run(&["analyze", "--use-mesh", "idle.yaml"]);
+    assert!(!printed.stdout.contains("IST0127"), "{printed:?}");
 }
 
 #[test]
@@ -134,4 +149,124 @@ fn what_cannot_be_read_is_a_failure() {
     assert_snapshot!("absent", mesh.run(&["analyze", "absent.yaml"]).all());
     std::fs::create_dir(mesh.path("empty")).expect("a folder");
     assert_snapshot!("empty", mesh.run(&["analyze", "empty"]).all());
+}
+
+/// The classic: a dash too many.
+const SPLIT: &str = "\
+# callers of the catalog
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: split
+  namespace: backend
+spec:
+  selector: {matchLabels: {app: catalog}}
+  rules:
+  - from:
+    - source: {principals: [cluster.local/ns/web/sa/frontend]}
+  - to:
+    - operation: {methods: [GET]}
+";
+
+#[test]
+fn a_finding_names_the_line_of_its_field_and_what_to_write() {
+    let mesh = FakeMesh::new();
+    mesh.write("split.yaml", &format!("{WORKLOAD}{SPLIT}"));
+    let printed = mesh.run(&["analyze", "split.yaml"]);
+    assert_snapshot!("split", printed.all());
+    let printed = mesh.run(&["analyze", "split.yaml", "-o", "json"]);
+    let messages: Vec<serde_json::Value> = serde_json::from_str(&printed.stdout).expect("JSON alone");
+    assert_eq!(messages[0]["reference"], "split.yaml:17");
+    assert!(messages[0]["fix"].as_str().expect("text").starts_with("rules:\n- from:"), "{messages:?}");
+}
+
+#[test]
+fn an_annotation_on_the_object_leaves_its_findings_out() {
+    let mesh = FakeMesh::new();
+    for annotation in
+        ["mini-mesh.io/analyze-suppress: MM0405", "galley.istio.io/analyze-suppress: 'IST0101,MM*'"]
+    {
+        mesh.write(
+            "split.yaml",
+            &SPLIT.replace(
+                "  namespace: backend\n",
+                &format!("  namespace: backend\n  annotations: {{{annotation}}}\n"),
+            ),
+        );
+        let printed = mesh.run(&["analyze", "split.yaml"]);
+        assert!(!printed.stdout.contains("MM0405"), "{printed:?}");
+    }
+    mesh.write("split.yaml", SPLIT);
+    assert!(mesh.run(&["analyze", "split.yaml"]).stdout.contains("MM0405"));
+    let suppressed = mesh.run(&["analyze", "split.yaml", "-S", "MM04*=AuthorizationPolicy backend/*"]);
+    assert!(!suppressed.stdout.contains("MM0405"), "{suppressed:?}");
+}
+
+#[test]
+fn one_code_can_be_asked_for_and_all_can_be_listed() {
+    let mesh = FakeMesh::new();
+    mesh.write("split.yaml", SPLIT);
+    assert!(mesh.run(&["analyze", "split.yaml", "--analyzer", "straydash"]).stdout.contains("MM0405"));
+    assert!(!mesh.run(&["analyze", "split.yaml", "--analyzer", "IST0127"]).stdout.contains("MM0405"));
+    assert_eq!(mesh.run(&["analyze", "split.yaml", "--analyzer", "nonsense"]).status, 64);
+    let listed = mesh.run(&["analyze", "-L"]);
+    assert!(
+        listed.status == 0 && listed.stdout.contains("MM0405") && listed.stdout.contains("StrayDash"),
+        "{listed:?}"
+    );
+    let listed = mesh.run(&["analyze", "-L", "-o", "json"]);
+    let codes: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).expect("JSON alone");
+    assert!(codes.iter().any(|code| code["code"] == "IST0127" && code["level"] == "Warning"));
+}
+
+#[test]
+fn settings_of_istio_say_which_trust_domain_is_the_meshs() {
+    let mesh = FakeMesh::new();
+    mesh.write("split.yaml", &SPLIT.replace("cluster.local/ns", "prod.example/ns"));
+    mesh.write("mesh-config.yaml", "trustDomain: prod.example\nenableTracing: true\n");
+    mesh.write("map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |\n    trustDomain: other.example\n");
+    assert!(mesh.run(&["analyze", "split.yaml"]).stdout.contains("Info [MM0419]"));
+    let known = mesh.run(&["analyze", "split.yaml", "--meshConfigFile", "mesh-config.yaml"]);
+    assert!(!known.stdout.contains("MM0419"), "{known:?}");
+    let other = mesh.run(&["analyze", "split.yaml", "--meshConfigFile", "map.yaml"]);
+    assert!(other.stdout.contains("Warning [MM0419]") && other.stdout.contains("other.example"), "{other:?}");
+    mesh.write("list.yaml", "- a\n");
+    assert_eq!(mesh.run(&["analyze", "split.yaml", "--meshConfigFile", "list.yaml"]).status, 64);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_the_rest_is_analyzed() {
+    let mesh = FakeMesh::new();
+    mesh.write("split.yaml", SPLIT);
+    std::fs::write(mesh.path("binary.yaml"), b"\xff\xfe").expect("a file");
+    mesh.write("torn.yaml", "apiVersion: v1\nkind: [\n");
+    let printed = mesh.run(&["analyze", "absent.yaml", "binary.yaml", "torn.yaml", "split.yaml"]);
+    assert_eq!(printed.status, 79, "{printed:?}");
+    for part in ["MM0101] (absent.yaml)", "MM0101] (binary.yaml)", "IST0106] (torn.yaml:", "MM0405"] {
+        assert!(printed.stdout.contains(part), "{part} in {printed:?}");
+    }
+}
+
+#[test]
+fn documents_that_are_none_can_be_passed_over() {
+    let mesh = FakeMesh::new();
+    mesh.write("values.yaml", "replicas: 3\nimage: {tag: x}\n");
+    assert_eq!(mesh.run(&["analyze", "values.yaml"]).status, 79);
+    let printed = mesh.run(&["analyze", "values.yaml", "--ignore-unknown"]);
+    assert_eq!((printed.status, printed.stdout.contains('✔')), (0, true), "{printed:?}");
+}
+
+#[test]
+fn pods_and_deployments_are_workloads_too() {
+    let mesh = FakeMesh::new();
+    mesh.write(
+        "app.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: catalog, namespace: backend}\nspec:\n  template:\n    metadata: {labels: {app: catalog}}\n    spec: {containers: [{name: a}]}\n",
+    );
+    mesh.write("idle.yaml", IDLE);
+    let printed = mesh.run(&["analyze", "."]);
+    assert!(printed.stdout.contains("IST0127") && !printed.stdout.contains("MM0602"), "{printed:?}");
+    mesh.write("idle.yaml", &IDLE.replace("nobody", "catalog"));
+    assert!(!mesh.run(&["analyze", "."]).stdout.contains("IST0127"));
+    assert!(mesh.run(&["analyze", ".", "--verbose"]).stdout.contains("MM0602"));
 }

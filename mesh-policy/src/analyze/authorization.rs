@@ -1,296 +1,153 @@
 //! AuthorizationPolicies that mean something else than they seem to.
 
-use std::collections::BTreeSet;
+mod entries;
+mod identity;
+mod reach;
+mod shadow;
+mod values;
 
-use mesh_api::model::{Action, AuthorizationPolicy, Operation, Protocol, Rule, Source};
-use mesh_api::problem::{Problem, Severity};
+use mesh_api::model::AuthorizationPolicy;
 
-use super::{Model, Survey, Surveyed, problem, subject};
-use crate::select;
+use super::catalogue;
+use super::finding::Finding;
+use super::survey::{Survey, selects_all_of, written};
+use crate::select::GATEWAY_NAME_LABEL;
 
-pub(super) fn check(survey: &Survey<'_>, policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
-    let model = &survey.model;
-    let concerned = survey.concerned(&policy.meta, &policy.selector, &policy.targets);
-    if concerned.is_empty() {
-        without_effect(policy, problems);
-    }
-    stray_dash(policy, problems);
-    for (index, rule) in policy.rules.iter().enumerate() {
-        for (position, source) in rule.from.iter().enumerate() {
-            let field = format!("spec.rules[{index}].from[{position}].source");
-            check_source(model, policy, source, &field, problems);
+pub(super) use reach::{Flags, requires_token, workload_flags};
+
+pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
+    for policy in survey.model.authorization {
+        let scope = survey.concerned(&policy.meta, &policy.selector, &policy.targets);
+        if scope.members.is_empty() {
+            without_effect(survey, policy, findings);
         }
-        for (position, operation) in rule.to.iter().enumerate() {
-            let field = format!("spec.rules[{index}].to[{position}].operation");
-            check_operation(policy, operation, &field, problems);
+        let gateway_label = policy.selector.match_labels.contains_key(GATEWAY_NAME_LABEL);
+        if gateway_label && policy.targets.is_empty() {
+            findings.push(gateway_selector(policy));
         }
-        check_ports(&concerned, policy, (index, rule), problems);
-        check_tokens(model, &concerned, policy, (index, rule), problems);
+        entries::check(policy, findings);
+        values::check(survey, policy, findings);
+        identity::check(survey, policy, &scope, findings);
+        reach::check(survey, policy, &scope, findings);
     }
+    shadow::check(survey, findings);
+    reach::check_locked_out(survey, findings);
+}
+
+fn gateway_selector(policy: &AuthorizationPolicy) -> Finding {
+    let labels = written(&policy.selector.match_labels);
+    let message =
+        format!("The selector ({labels}) picks pods of a Kubernetes Gateway, where targetRefs are meant");
+    let name = policy.selector.match_labels.get(GATEWAY_NAME_LABEL).map_or("", String::as_str);
+    Finding::of(catalogue::INEFFECTIVE_SELECTOR, &policy.meta, "spec.selector", message)
+        .fix(target_refs(name))
+}
+
+/// The reference that binds a policy to a Kubernetes Gateway.
+pub(super) fn target_refs(gateway: &str) -> String {
+    format!(
+        "spec:\n  targetRefs:\n  - group: gateway.networking.k8s.io\n    kind: Gateway\n    name: {gateway}"
+    )
 }
 
 /// The policy concerns nobody.
-fn without_effect(policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
-    if !policy.targets.is_empty() {
-        let message = "no gateway carries the names in targetRefs, and sidecars ignore the policy".to_owned();
-        let hint = "Use a selector to protect workloads; targetRefs bind at gateways only.";
-        problems.push(problem("MM0410", Severity::Warning, &policy.meta, "spec.targetRefs", (message, hint)));
-    } else if !policy.selector.is_empty() {
-        let message = "selector matches no workload".to_owned();
-        let hint = "Compare the labels with those of the workloads in the policy's namespace.";
-        problems.push(problem("IST0127", Severity::Warning, &policy.meta, "spec.selector", (message, hint)));
-    }
-}
-
-/// `- from` and `- to` as two list entries are two rules, ORed; the author of an ALLOW policy rarely wants
-/// "anything from these callers, or this operation from anybody".
-fn stray_dash(policy: &AuthorizationPolicy, problems: &mut Vec<Problem>) {
-    for (index, pair) in policy.rules.windows(2).enumerate() {
-        let [first, second] = pair else { continue };
-        let only_from = !first.from.is_empty() && first.to.is_empty() && first.when.is_empty();
-        let no_from = second.from.is_empty() && !(second.to.is_empty() && second.when.is_empty());
-        if only_from && no_from {
+fn without_effect(survey: &Survey<'_>, policy: &AuthorizationPolicy, findings: &mut Vec<Finding>) {
+    let namespace = policy.meta.object.namespace.as_str();
+    if let Some(finding) = unbound_target(survey, policy) {
+        findings.push(finding);
+    } else if policy.targets.is_empty() {
+        findings.extend(no_workload(survey, policy, "spec.selector"));
+        let is_wide =
+            policy.selector.is_empty() && policy.meta.object.namespace != survey.model.mesh.root_namespace;
+        if is_wide && survey.knows_workloads() {
             let message = format!(
-                "rules[{index}] has only `from` and the next rule has none: they are ORed, so each takes \
-                 effect without the other"
+                "No matching workloads for this resource: namespace {namespace} has none, and the policy protects nothing"
             );
-            let hint = "To require both, put `from` and `to` under one dash.";
-            let field = format!("spec.rules[{}]", index + 1);
-            problems.push(problem("MM0405", Severity::Warning, &policy.meta, field, (message, hint)));
+            findings.push(
+                Finding::of(catalogue::NO_WORKLOAD, &policy.meta, "metadata.namespace", message)
+                    .hint("A policy protects the workloads of its own namespace only; put it into theirs."),
+            );
         }
     }
 }
 
-fn check_source(
-    model: &Model<'_>,
-    policy: &AuthorizationPolicy,
-    source: &Source,
+fn unbound_target(survey: &Survey<'_>, policy: &AuthorizationPolicy) -> Option<Finding> {
+    let first = policy.targets.first()?;
+    let namespace = &policy.meta.object.namespace;
+    let is_gateway = |name: &str| {
+        let mut gateways = survey.documents("gateway.networking.k8s.io", "Gateway");
+        gateways.any(|it| it.subject.name == name && it.subject.namespace == namespace.as_str())
+    };
+    let gateways: Vec<_> = policy.targets.iter().filter(|target| target.kind == "Gateway").collect();
+    let message = if gateways.is_empty() {
+        format!(
+            "A reference to a {} binds at a waypoint only, and there is none: nobody applies the policy",
+            first.kind
+        )
+    } else if survey.knows_workloads() && !gateways.iter().any(|target| is_gateway(&target.name)) {
+        format!(
+            "Nothing serves the Gateway {:?} of namespace {namespace}: nobody applies the policy",
+            gateways[0].name
+        )
+    } else {
+        return None;
+    };
+    Some(
+        Finding::of(catalogue::TARGET_REFS, &policy.meta, "spec.targetRefs", message).hint(
+            "Use a selector to protect workloads; a sidecar ignores a policy with targetRefs altogether.",
+        ),
+    )
+}
+
+/// A policy whose selector picks no workload, as far as that can be told.
+pub(super) fn no_workload(survey: &Survey<'_>, policy: &AuthorizationPolicy, field: &str) -> Option<Finding> {
+    unselected(survey, &policy.meta, &policy.selector, field)
+}
+
+/// As [`no_workload`], for any kind with a selector.
+pub(super) fn unselected(
+    survey: &Survey<'_>,
+    meta: &mesh_api::model::ObjectMeta,
+    selector: &mesh_api::model::Selector,
     field: &str,
-    problems: &mut Vec<Problem>,
-) {
-    let mut report = |code, list: &str, message, hint| {
-        problems.push(problem(
-            code,
-            Severity::Warning,
-            &policy.meta,
-            format!("{field}.{list}"),
-            (message, hint),
-        ));
+) -> Option<Finding> {
+    if selector.is_empty() || !is_certain(survey, meta, selector) {
+        return None;
+    }
+    let namespace = &meta.object.namespace;
+    let message = format!(
+        "No matching workloads for this resource with the following labels: {}",
+        written(&selector.match_labels)
+    );
+    let elsewhere = survey.workloads.iter().find(|surveyed| selector.selects(&surveyed.workload.labels));
+    let hint = match elsewhere {
+        Some(found) => format!(
+            "{} has these labels; the policy must be in its namespace, {}.",
+            found.named, found.named.namespace
+        ),
+        None => format!("Compare the labels with those of the workloads of namespace {namespace}."),
     };
-    for (list, values) in [("principals", &source.principals), ("notPrincipals", &source.not_principals)] {
-        for value in values {
-            if value.starts_with("spiffe://") {
-                let message =
-                    format!("{value:?} never matches, because principals are written without spiffe://");
-                report("MM0401", list, message, "Remove the scheme: TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT.");
-            } else if has_literal_star(value) {
-                report("MM0402", list, literal_star(value), STAR_HINT);
-            }
-        }
-    }
-    for (list, values) in
-        [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
-    {
-        for value in values.iter().filter(|value| !value.contains('/')) {
-            if policy.meta.object.namespace == model.mesh.root_namespace {
-                let message = format!(
-                    "{value:?} means {}/{value}, an account of the policy's own namespace",
-                    policy.meta.object.namespace
-                );
-                report("MM0409", list, message, "Write NAMESPACE/ACCOUNT in a policy for the whole mesh.");
-            }
-        }
-    }
-    for (list, values) in [("ipBlocks", &source.ip_blocks), ("notIpBlocks", &source.not_ip_blocks)] {
-        let has = |block: &str| values.iter().any(|value| value == block);
-        if has("0.0.0.0/0") && !has("::/0") {
-            let message = "0.0.0.0/0 covers IPv4 only".to_owned();
-            report("MM0408", list, message, "Add ::/0 to mean every address.");
-        }
-    }
-    if !source.remote_ip_blocks.is_empty() && policy.action == Action::Allow && policy.targets.is_empty() {
-        let message = "the original client's address is not trustworthy at a sidecar, where any caller can \
-                       state it"
-            .to_owned();
-        report("MM0407", "remoteIpBlocks", message, "Use remoteIpBlocks at gateways, ipBlocks elsewhere.");
-    }
-    if policy.action == Action::Allow && excludes_only_identities(source) {
-        let message = "a source that only excludes identities lets in callers without any, plaintext \
-                       included"
-            .to_owned();
-        let hint = "Add principals: [\"*\"] to demand an authenticated caller.";
-        problems.push(problem("MM0406", Severity::Warning, &policy.meta, field, (message, hint)));
-    }
+    Some(Finding::of(catalogue::NO_WORKLOAD, meta, field, message).hint(hint))
 }
 
-fn excludes_only_identities(source: &Source) -> bool {
-    let positive = [
-        &source.principals,
-        &source.namespaces,
-        &source.service_accounts,
-        &source.trust_domains,
-        &source.request_principals,
-        &source.ip_blocks,
-        &source.remote_ip_blocks,
-    ];
-    let negative = [
-        &source.not_principals,
-        &source.not_namespaces,
-        &source.not_service_accounts,
-        &source.not_trust_domains,
-        &source.not_request_principals,
-    ];
-    positive.iter().all(|list| list.is_empty()) && negative.iter().any(|list| !list.is_empty())
-}
-
-const STAR_HINT: &str = "A star is a wildcard only as the first or last character; use path templates for \
-                         segments, or list the values.";
-
-/// A star that stands for itself: in the middle, or at the end of a value that starts with one.
-fn has_literal_star(value: &str) -> bool {
-    let inner = match value.strip_prefix('*') {
-        Some(rest) => rest,
-        None => value.strip_suffix('*').unwrap_or(value),
+/// Whether "no workload" is an answer: workloads are known, or every service of the namespace is in front of
+/// others.
+fn is_certain(
+    survey: &Survey<'_>,
+    meta: &mesh_api::model::ObjectMeta,
+    selector: &mesh_api::model::Selector,
+) -> bool {
+    if survey.knows_workloads() {
+        return true;
+    }
+    let services = survey.services_of(meta.object.namespace.as_str());
+    let selectors: Vec<_> = services.iter().filter_map(|service| service.selector.as_ref()).collect();
+    let contradicts = |other: &&mesh_api::model::Selector| {
+        selector
+            .match_labels
+            .iter()
+            .any(|(key, value)| other.match_labels.get(key).is_some_and(|it| it != value))
+            && !selects_all_of(&selector.match_labels, &other.match_labels)
     };
-    inner.contains('*')
-}
-
-fn literal_star(value: &str) -> String {
-    format!("{value:?} holds a star that is taken literally")
-}
-
-fn check_operation(
-    policy: &AuthorizationPolicy,
-    operation: &Operation,
-    field: &str,
-    problems: &mut Vec<Problem>,
-) {
-    let mut report = |code, list: &str, message, hint| {
-        problems.push(problem(
-            code,
-            Severity::Warning,
-            &policy.meta,
-            format!("{field}.{list}"),
-            (message, hint),
-        ));
-    };
-    for (list, values) in [
-        ("hosts", &operation.hosts),
-        ("notHosts", &operation.not_hosts),
-        ("paths", &operation.paths),
-        ("notPaths", &operation.not_paths),
-        ("methods", &operation.methods),
-        ("notMethods", &operation.not_methods),
-    ] {
-        for value in values.iter().filter(|value| !value.contains('{') && has_literal_star(value)) {
-            report("MM0402", list, literal_star(value), STAR_HINT);
-        }
-    }
-    // Refusing a host, or admitting all but one, is undone by writing its port into the authority.
-    let lists = match policy.action {
-        Action::Deny => [("hosts", &operation.hosts)],
-        Action::Allow | Action::Audit | Action::Custom => [("notHosts", &operation.not_hosts)],
-    };
-    for (list, values) in lists {
-        for value in values {
-            let open = !value.ends_with('*') && !value.contains(':');
-            if open
-                && !values.iter().any(|other| *other == format!("{value}:*") || *other == format!("{value}*"))
-            {
-                let message = format!("{value:?} does not match \"{value}:PORT\", which a client may send");
-                report("MM0403", list, message, "List HOST and HOST:* both.");
-            }
-        }
-    }
-}
-
-/// Ports as clients dial them where ports of the workload are meant, and HTTP fields where no HTTP is.
-fn check_ports(
-    concerned: &[&Surveyed<'_>],
-    policy: &AuthorizationPolicy,
-    (index, rule): (usize, &Rule),
-    problems: &mut Vec<Problem>,
-) {
-    let declared = || concerned.iter().flat_map(|surveyed| &surveyed.ports);
-    for (position, operation) in rule.to.iter().enumerate() {
-        for port in operation.ports.iter().filter_map(|port| port.parse::<u16>().ok()) {
-            let is_target = declared().any(|declared| declared.target_port == port);
-            if let Some(service) = declared().find(|declared| declared.service_port == port)
-                && !is_target
-            {
-                let message = format!(
-                    "port {port} is the port of a service; the workload listens on {}, and policies test that",
-                    service.target_port
-                );
-                let field = format!("spec.rules[{index}].to[{position}].operation.ports");
-                let hint = "Write the workload's port.";
-                problems.push(problem("MM0414", Severity::Warning, &policy.meta, field, (message, hint)));
-            }
-        }
-    }
-    if !uses_http(rule) {
-        return;
-    }
-    let named: BTreeSet<u16> =
-        rule.to.iter().flat_map(|o| &o.ports).filter_map(|port| port.parse().ok()).collect();
-    let streams: BTreeSet<u16> = declared()
-        .filter(|port| matches!(port.protocol, Protocol::Tcp | Protocol::Tls))
-        .map(|port| port.target_port)
-        .filter(|port| named.is_empty() || named.contains(port))
-        .collect();
-    for port in streams {
-        let (severity, effect) = match policy.action {
-            Action::Allow => (Severity::Warning, "the rule never matches there"),
-            Action::Deny | Action::Custom => {
-                (Severity::Warning, "those fields are left out there, so that the rule refuses more")
-            }
-            Action::Audit => (Severity::Info, "those fields are left out there"),
-        };
-        let message = format!("the rule tests what only HTTP has, and port {port} is not HTTP: {effect}");
-        let hint = "Restrict the rule to HTTP ports, or write a rule without HTTP fields for the others.";
-        let field = format!("spec.rules[{index}]");
-        problems.push(problem("MM0404", severity, &policy.meta, field, (message, hint)));
-    }
-}
-
-fn uses_http(rule: &Rule) -> bool {
-    rule.from.iter().any(|s| !s.request_principals.is_empty() || !s.not_request_principals.is_empty())
-        || rule.to.iter().any(|o| {
-            [&o.hosts, &o.not_hosts, &o.methods, &o.not_methods, &o.paths, &o.not_paths]
-                .iter()
-                .any(|list| !list.is_empty())
-        })
-        || rule.when.iter().any(|condition| condition.key.starts_with("request."))
-}
-
-/// Tests of a token where nothing verifies tokens.
-fn check_tokens(
-    model: &Model<'_>,
-    concerned: &[&Surveyed<'_>],
-    policy: &AuthorizationPolicy,
-    (index, rule): (usize, &Rule),
-    problems: &mut Vec<Problem>,
-) {
-    let tests_token =
-        rule.from.iter().any(|s| !s.request_principals.is_empty() || !s.not_request_principals.is_empty())
-            || rule.when.iter().any(|condition| condition.key.starts_with("request.auth."));
-    if !tests_token {
-        return;
-    }
-    let unverified = concerned.iter().map(|surveyed| surveyed.workload).find(|workload| {
-        let subject = subject(workload);
-        !model.request.iter().any(|request| {
-            select::applies(model.mesh, &subject, &request.meta, &request.selector, &request.targets)
-        })
-    });
-    if let Some(workload) = unverified {
-        let message = format!(
-            "the rule tests a token, and no RequestAuthentication applies to {}, so that no token is ever \
-             verified there",
-            workload.meta.object
-        );
-        let hint = "Add a RequestAuthentication for the issuer.";
-        let field = format!("spec.rules[{index}]");
-        problems.push(problem("IST0149", Severity::Warning, &policy.meta, field, (message, hint)));
-    }
+    !selectors.is_empty() && selectors.iter().all(contradicts)
 }

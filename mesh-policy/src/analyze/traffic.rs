@@ -1,93 +1,82 @@
-//! VirtualServices and DestinationRules that point at nothing, or at each other.
-
-use std::collections::BTreeMap;
+//! VirtualServices and DestinationRules as the model holds them: what the control plane, which keeps no
+//! documents, can say of them.
 
 use mesh_api::model::traffic::ClientTlsMode;
 use mesh_api::model::{DestinationRule, MtlsMode, VirtualService};
 use mesh_api::name::Host;
-use mesh_api::problem::{Problem, Severity};
+use mesh_api::problem::Severity;
 
-use super::{Survey, problem, subject};
-use crate::peer_authentication;
+use super::catalogue;
+use super::finding::Finding;
+use super::survey::{Survey, subject};
 
-pub(super) fn check(survey: &Survey<'_>, problems: &mut Vec<Problem>) {
+pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
     let model = &survey.model;
-    let mut rules: Vec<_> = model.destination_rules.iter().map(|rule| &**rule).collect();
-    rules.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
-    let mut oldest_rule: BTreeMap<&Host, &DestinationRule> = BTreeMap::new();
-    for rule in rules {
-        check_rule(survey, rule, problems);
-        if let Some(older) = oldest_rule.get(&rule.host) {
-            let message = format!("{} is for the same host and older", older.meta.object);
-            let hint = "Keep one DestinationRule for each host.";
-            problems.push(problem("MM0502", Severity::Warning, &rule.meta, "spec.host", (message, hint)));
-        } else {
-            oldest_rule.insert(&rule.host, rule);
+    for rule in model.destination_rules {
+        check_rule(survey, rule, findings);
+    }
+    for service in model.virtual_services {
+        check_routes(survey, service, findings);
+        for host in service.hosts.iter().filter(|_| service.gateways.iter().any(|name| name == "mesh")) {
+            findings.extend(foreign(survey, service, host));
         }
     }
-    let mut services: Vec<_> = model.virtual_services.iter().map(|service| &**service).collect();
-    services.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
-    let mut oldest: BTreeMap<&Host, &VirtualService> = BTreeMap::new();
-    for service in services {
-        check_routes(survey, service, problems);
-        for host in service.hosts.iter().filter(|_| service.gateways.iter().any(|name| name == "mesh")) {
-            if let Some(older) = oldest.get(host) {
+}
+
+/// Rules that others of the same host have come before, and hosts that several route. Needs no documents.
+pub(super) fn check_ages(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
+    let mut rules: Vec<_> = survey.model.destination_rules.iter().collect();
+    rules.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+    let mut oldest = std::collections::BTreeMap::new();
+    for rule in rules {
+        let key = (&rule.meta.object.namespace, &rule.host);
+        match oldest.get(&key) {
+            None => drop(oldest.insert(key, &rule.meta)),
+            Some(older) => {
                 let message = format!(
-                    "{} routes {host} already and is older, so this one has no effect",
-                    older.meta.object
+                    "{} ({}) is for the same host and older: this trafficPolicy has no effect, its subsets are added",
+                    older.object, older.origin
                 );
-                let hint = "Merge the routes into one VirtualService.";
-                problems.push(problem(
-                    "IST0109",
-                    Severity::Error,
-                    &service.meta,
-                    "spec.hosts",
-                    (message, hint),
-                ));
-            } else {
-                oldest.insert(host, service);
+                findings.push(Finding::of(catalogue::SECOND_RULE, &rule.meta, "spec.host", message));
             }
-            check_owner(survey, service, host, problems);
         }
     }
 }
 
 /// Whoever may write a VirtualService anywhere may route any host for the whole mesh (TRAP 38).
-fn check_owner(survey: &Survey<'_>, service: &VirtualService, host: &Host, problems: &mut Vec<Problem>) {
-    if let Some(owner) = survey.service(host.as_str())
-        && owner.meta.object.namespace != service.meta.object.namespace
-        && service.meta.object.namespace != survey.model.mesh.root_namespace
-    {
-        let message =
-            format!("routes {host}, a host of namespace {}, for every caller", owner.meta.object.namespace);
-        let hint = "Make sure that the owner of the host agrees.";
-        problems.push(problem("MM0501", Severity::Info, &service.meta, "spec.hosts", (message, hint)));
-    }
+fn foreign(survey: &Survey<'_>, service: &VirtualService, host: &Host) -> Option<Finding> {
+    let owner = &survey.service(host.as_str())?.meta.object.namespace;
+    let own = &service.meta.object.namespace;
+    (owner != own && *own != survey.model.mesh.root_namespace).then(|| {
+        let message = format!("Routes {host}, a host of namespace {owner}, for every caller of the mesh");
+        Finding::of(catalogue::FOREIGN_ROUTE, &service.meta, "spec.hosts", message)
+    })
 }
 
-fn check_routes(survey: &Survey<'_>, service: &VirtualService, problems: &mut Vec<Problem>) {
+fn check_routes(survey: &Survey<'_>, service: &VirtualService, findings: &mut Vec<Finding>) {
     let mut catch_all = None;
     for (index, route) in service.http.iter().enumerate() {
         if let Some(earlier) = catch_all {
-            let message = format!("never reached, because http[{earlier}] matches everything");
-            let hint = "Put the route without match last.";
-            let field = format!("spec.http[{index}]");
-            problems.push(problem("IST0130", Severity::Warning, &service.meta, field, (message, hint)));
+            let message =
+                format!("VirtualService rule #{index} not used (rule #{earlier} matches everything)");
+            findings.push(Finding::of(
+                catalogue::UNREACHABLE_ROUTE,
+                &service.meta,
+                format!("spec.http[{index}]"),
+                message,
+            ));
         } else if route.matches.is_empty() {
             catch_all = Some(index);
         }
         for (position, target) in route.targets.iter().enumerate() {
             let field = format!("spec.http[{index}].route[{position}].destination");
             if survey.service(target.host.as_str()).is_none() {
-                let message = format!("referenced host not found: {:?}", target.host.as_str());
-                let hint =
-                    "Name a Service or ServiceEntry; a short name is one of the VirtualService's namespace.";
-                problems.push(problem(
-                    "IST0101",
-                    Severity::Error,
+                let message = format!("Referenced host not found: {:?}", target.host.as_str());
+                findings.push(Finding::of(
+                    catalogue::REFERENCE,
                     &service.meta,
                     format!("{field}.host"),
-                    (message, hint),
+                    message,
                 ));
             } else if let Some(subset) = &target.subset {
                 let defined = survey.model.destination_rules.iter().any(|rule| {
@@ -95,16 +84,14 @@ fn check_routes(survey: &Survey<'_>, service: &VirtualService, problems: &mut Ve
                 });
                 if !defined {
                     let message = format!(
-                        "referenced host+subset in destinationrule not found: {:?}",
-                        format!("{}+{subset}", target.host)
+                        "Referenced host+subset in destinationrule not found: \"{}+{subset}\"",
+                        target.host
                     );
-                    let hint = "Define the subset in the host's DestinationRule.";
-                    problems.push(problem(
-                        "IST0101",
-                        Severity::Error,
+                    findings.push(Finding::of(
+                        catalogue::REFERENCE,
                         &service.meta,
                         format!("{field}.subset"),
-                        (message, hint),
+                        message,
                     ));
                 }
             }
@@ -112,52 +99,83 @@ fn check_routes(survey: &Survey<'_>, service: &VirtualService, problems: &mut Ve
     }
 }
 
-fn check_rule(survey: &Survey<'_>, rule: &DestinationRule, problems: &mut Vec<Problem>) {
-    let services: Vec<_> = survey
-        .model
-        .services
-        .iter()
-        .filter(|service| {
-            service
-                .hosts
-                .iter()
-                .any(|host| rule.host.covers(host.as_str()) || host.covers(rule.host.as_str()))
-        })
-        .collect();
-    if services.is_empty() {
-        let message = format!("no Service or ServiceEntry has the host {:?}", rule.host.as_str());
-        let hint = "A short name is one of the DestinationRule's own namespace.";
-        problems.push(problem("IST0174", Severity::Warning, &rule.meta, "spec.host", (message, hint)));
+fn check_rule(survey: &Survey<'_>, rule: &DestinationRule, findings: &mut Vec<Finding>) {
+    let services = survey.services_like(&rule.host);
+    if services.is_empty() && survey.knows_services() && !rule.host.is_wildcard() {
+        let message = format!(
+            "The host {} defined in the DestinationRule does not match any services in the mesh.",
+            rule.host
+        );
+        findings.push(Finding::of(catalogue::UNKNOWN_RULE_HOST, &rule.meta, "spec.host", message));
         return;
     }
     let endpoints: Vec<_> = services.iter().flat_map(|service| survey.endpoints(service)).collect();
+    if endpoints.is_empty() {
+        return;
+    }
     for (index, subset) in rule.subsets.iter().enumerate() {
-        let selects = |labels: &mesh_api::name::Labels| {
-            subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-        };
+        let selects = |labels: &mesh_api::name::Labels| super::survey::selects_all_of(&subset.labels, labels);
         if !endpoints.iter().any(|endpoint| selects(&endpoint.labels)) {
-            let message = format!("subset {:?} selects no endpoint of the host", subset.name);
-            let hint = "Compare its labels with those of the workloads.";
-            let field = format!("spec.subsets[{index}].labels");
-            problems.push(problem("IST0173", Severity::Error, &rule.meta, field, (message, hint)));
+            let message = format!(
+                "The Subset {} defined in the DestinationRule does not select any pods.",
+                subset.name
+            );
+            findings.push(Finding::of(
+                catalogue::EMPTY_SUBSET,
+                &rule.meta,
+                format!("spec.subsets[{index}].labels"),
+                message,
+            ));
         }
     }
-    if rule.policy.tls == Some(ClientTlsMode::Disable) {
-        let strict = endpoints.iter().find(|endpoint| {
-            endpoint.meshed
-                && peer_authentication::resolve(survey.model.mesh, &subject(endpoint), survey.model.peer).mode
-                    == MtlsMode::Strict
-        });
-        if let Some(strict) = strict {
-            let message = format!("sends plaintext to {}, which accepts mutual TLS only", strict.meta.object);
-            let hint = "Remove trafficPolicy.tls; the mesh chooses by what the server accepts.";
-            problems.push(problem(
-                "MM0503",
-                Severity::Error,
-                &rule.meta,
-                "spec.trafficPolicy.tls",
-                (message, hint),
-            ));
+    let mode = |endpoint: &&mesh_api::model::Workload| survey.resolve(&subject(endpoint)).mode;
+    let meshed = || endpoints.iter().copied().filter(|endpoint| endpoint.meshed);
+    match rule.policy.tls {
+        Some(ClientTlsMode::Disable) => {
+            if let Some(strict) = meshed().find(|endpoint| mode(endpoint) == MtlsMode::Strict) {
+                let message = format!(
+                    "Sends plaintext to {}, which accepts mutual TLS only: its connections are closed",
+                    strict.meta.object
+                );
+                findings.push(Finding::of(
+                    catalogue::PLAINTEXT_TO_STRICT,
+                    &rule.meta,
+                    "spec.trafficPolicy.tls.mode",
+                    message,
+                ));
+            }
+        }
+        Some(ClientTlsMode::IstioMutual) => {
+            if let Some(plain) = meshed().find(|endpoint| mode(endpoint) == MtlsMode::Disable) {
+                let message = format!(
+                    "Sends mutual TLS to {}, where it is disabled: the application gets bytes that it cannot read",
+                    plain.meta.object
+                );
+                findings.push(Finding::of(
+                    catalogue::MTLS_CONFLICT,
+                    &rule.meta,
+                    "spec.trafficPolicy.tls.mode",
+                    message,
+                ));
+            }
+        }
+        None => {}
+    }
+    port_level_tls(rule, findings);
+}
+
+/// A port-level entry replaces tls as a whole (TRAP 40).
+fn port_level_tls(rule: &DestinationRule, findings: &mut Vec<Finding>) {
+    for (index, (port, policy)) in rule.port_level.iter().enumerate() {
+        if rule.policy.tls.is_some() && policy.tls.is_none() {
+            let message = format!(
+                "Drops the tls of the rule for port {port}: portLevelSettings inherit nothing, and the mesh decides again"
+            );
+            let field = format!("spec.trafficPolicy.portLevelSettings[{index}]");
+            findings.push(
+                Finding::of(catalogue::PORT_LEVEL_TLS, &rule.meta, field, message)
+                    .severity(Severity::Warning),
+            );
         }
     }
 }

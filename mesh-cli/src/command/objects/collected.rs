@@ -8,7 +8,6 @@ use mesh_api::model::{
     AuthorizationPolicy, DestinationRule, MeshSettings, PeerAuthentication, RequestAuthentication, Service,
     VirtualService, Workload,
 };
-use mesh_api::problem::Problem;
 use mesh_policy::analyze;
 
 /// Objects by kind.
@@ -56,9 +55,9 @@ impl Collected {
         collected
     }
 
-    /// What the authors of these objects probably did not mean.
-    pub(crate) fn analyze(&self) -> Vec<Problem> {
-        analyze::analyze(&analyze::Model {
+    /// The objects as analysis looks at them, beside their documents.
+    pub(crate) fn model<'c>(&'c self, documents: &'c [analyze::Document]) -> analyze::Model<'c> {
+        analyze::Model {
             mesh: &self.settings,
             services: &self.services,
             workloads: &self.workloads,
@@ -67,7 +66,8 @@ impl Collected {
             request: &self.request,
             virtual_services: &self.virtual_services,
             destination_rules: &self.destination_rules,
-        })
+            documents,
+        }
     }
 }
 
