@@ -3,6 +3,7 @@
 //! Read here is what policy can be asked about again: who called whom, and for what. Whatever else a line
 //! holds is passed over, because logs travel through collectors that add fields of their own.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
@@ -38,10 +39,8 @@ impl HttpRequest {
 }
 
 /// One decided request, or one decided connection that is not HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrafficRecord {
-    /// When it began, RFC 3339; empty when the line does not say.
-    pub time: String,
     /// Identity of the workload that was called.
     pub destination: SpiffeId,
     /// Name of the workload that was called; empty when the line does not say.
@@ -62,9 +61,12 @@ pub struct TrafficRecord {
     pub policy: String,
 }
 
-/// Why a line is no record.
+/// Why a line is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
+    /// There are too many others already.
+    #[error("there are more than {DISTINCT_MAX} records that differ; give fewer lines at once")]
+    TooMany,
     /// It is not a JSON object with fields of the right types.
     #[error("not a line of a JSON access log: {0}")]
     Form(String),
@@ -80,8 +82,6 @@ pub enum RecordError {
 
 #[derive(Debug, Deserialize)]
 struct Line {
-    #[serde(default)]
-    start_time: Option<String>,
     #[serde(default)]
     direction: Option<String>,
     #[serde(default)]
@@ -144,7 +144,6 @@ pub fn parse_line(line: &str) -> Result<Option<TrafficRecord>, RecordError> {
         }),
     };
     Ok(Some(TrafficRecord {
-        time: line.start_time.unwrap_or_default(),
         destination: identity("destination_principal", &destination)?,
         workload: line.destination_workload.unwrap_or_default(),
         principal,
@@ -155,6 +154,42 @@ pub fn parse_line(line: &str) -> Result<Option<TrafficRecord>, RecordError> {
         decision,
         policy: line.policy.unwrap_or_default(),
     }))
+}
+
+/// Most records that differ; more than that are no sample of what a mesh does but a test of its memory.
+const DISTINCT_MAX: usize = 500_000;
+
+/// Records that differ, each with how often it was seen.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    seen: HashMap<TrafficRecord, u64>,
+}
+
+impl Traffic {
+    /// Reads a line and counts its record; blank lines, and those of what policy was not asked about, are
+    /// passed over.
+    ///
+    /// # Errors
+    /// As [`parse_line`], and when there are too many records that differ.
+    pub fn add_line(&mut self, line: &str) -> Result<(), RecordError> {
+        if line.trim().is_empty() {
+            return Ok(());
+        }
+        let Some(record) = parse_line(line)? else { return Ok(()) };
+        if self.seen.len() >= DISTINCT_MAX && !self.seen.contains_key(&record) {
+            return Err(RecordError::TooMany);
+        }
+        *self.seen.entry(record).or_default() += 1;
+        Ok(())
+    }
+
+    /// The records with how often each was seen, in an order that depends on nothing but them.
+    #[must_use]
+    pub fn records(self) -> Vec<(TrafficRecord, u64)> {
+        let mut records: Vec<_> = self.seen.into_iter().collect();
+        records.sort();
+        records
+    }
 }
 
 fn missing(field: &'static str) -> RecordError {
@@ -200,6 +235,16 @@ mod tests {
         assert_eq!(parse_line(&silent), Err(missing("source_principal")));
         let plain = silent.replace("mutual_tls", "none");
         assert_eq!(parse_line(&plain).expect("a record").expect("inbound").principal, None);
+    }
+
+    #[test]
+    fn records_that_say_the_same_are_one_with_a_count() {
+        let mut traffic = Traffic::default();
+        for line in [LINE, "", LINE, &LINE.replace("/a?b=1", "/b"), &LINE.replace(":4000", ":4001")] {
+            traffic.add_line(line).expect("a record");
+        }
+        let counts: Vec<u64> = traffic.records().into_iter().map(|(_, count)| count).collect();
+        assert_eq!(counts, [3, 1]);
     }
 
     #[test]

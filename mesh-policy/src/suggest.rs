@@ -63,7 +63,7 @@ pub struct Suggested {
     /// Its rules. Empty when nothing was allowed that a rule can state.
     pub rules: Vec<Rule>,
     /// Records that it was made from.
-    pub records: usize,
+    pub records: u64,
     /// What its reader should know.
     pub remarks: BTreeSet<String>,
 }
@@ -74,56 +74,56 @@ pub struct Suggestion {
     /// One policy for each group of workloads that was called.
     pub policies: Vec<Suggested>,
     /// Records of requests that were allowed.
-    pub allowed: usize,
+    pub allowed: u64,
     /// Of those, how many the suggestion allows. Fewer than all only for what `remarks` names.
-    pub covered: usize,
+    pub covered: u64,
     /// Of those, how many depend on headers or tokens, which records do not hold.
-    pub untold: usize,
+    pub untold: u64,
     /// Records of requests that were refused: they are not allowed by the suggestion either.
-    pub denied: usize,
+    pub denied: u64,
     /// Workloads that nobody called.
     pub silent: Vec<String>,
     /// Workloads of records that are not among the mesh's: nothing is suggested for them.
-    pub unknown: BTreeMap<String, usize>,
+    pub unknown: BTreeMap<String, u64>,
     /// Rules of today that no allowed record makes use of.
     pub unused: Vec<Unused>,
     /// Enforced ALLOW policies of today that the suggested ones stand in for.
     pub replaced: Vec<Arc<AuthorizationPolicy>>,
 }
 
-/// Suggests the policies that `records` need.
+/// Suggests the policies that recorded traffic needs: its records, each with how often it was seen.
 #[must_use]
-pub fn suggest(today: Today<'_>, records: &[TrafficRecord], manner: Manner) -> Suggestion {
+pub fn suggest(today: Today<'_>, traffic: &[(TrafficRecord, u64)], manner: Manner) -> Suggestion {
     let mut suggestion = Suggestion::default();
     let mut groups: BTreeMap<(&Namespace, Labels), Group<'_>> = BTreeMap::new();
-    for record in records {
+    for (record, count) in traffic {
         if record.decision == Recorded::Denied {
-            suggestion.denied += 1;
+            suggestion.denied += count;
             continue;
         }
-        suggestion.allowed += 1;
+        suggestion.allowed += count;
         match called(today.workloads, record) {
             Some(workload) => {
                 let key = (&workload.meta.object.namespace, selecting(workload));
-                groups.entry(key).or_insert_with(|| Group::of(workload)).records.push(record);
+                groups.entry(key).or_insert_with(|| Group::of(workload)).records.push((record, *count));
             }
             None => {
                 let name = format!("{} ({})", record.destination, record.workload);
-                *suggestion.unknown.entry(name).or_default() += 1;
+                *suggestion.unknown.entry(name).or_default() += count;
             }
         }
     }
     let mut usage = Usage::of(today.policies);
     for ((namespace, labels), group) in groups {
         let selected = select::authorization(today.mesh, &subject(group.workload), today.policies);
-        for record in &group.records {
+        for (record, _) in &group.records {
             usage.count(today.mesh, &selected, record);
         }
         let mut suggested = group.suggest(namespace, labels, today, manner);
         let (covered, untold) = replay(today.mesh, &suggested, &group);
         suggestion.covered += covered;
         suggestion.untold += untold;
-        suggested.records = group.records.len();
+        suggested.records = group.records.iter().map(|(_, count)| count).sum();
         suggestion.policies.push(suggested);
         for policy in selected {
             if today::is_enforced_allow(&policy)
@@ -195,7 +195,7 @@ fn silent(workloads: &[Arc<Workload>], policies: &[Suggested]) -> Vec<String> {
 #[derive(Debug)]
 struct Group<'a> {
     workload: &'a Workload,
-    records: Vec<&'a TrafficRecord>,
+    records: Vec<(&'a TrafficRecord, u64)>,
 }
 
 /// Who called, and under which demands that a record does not show.
@@ -234,11 +234,11 @@ impl<'a> Group<'a> {
                 self.workload.meta.object.name
             ));
         }
-        let seen = self.records.iter().filter_map(|record| record.http.as_ref()).map(|http| http.path());
+        let seen = self.records.iter().filter_map(|(record, _)| record.http.as_ref()).map(|http| http.path());
         let patterns = Patterns::of(seen, manner.siblings_max);
         let mut callers: BTreeMap<Caller, BTreeMap<(u16, Option<String>), BTreeSet<String>>> =
             BTreeMap::new();
-        for record in &self.records {
+        for (record, _) in &self.records {
             let who = match &record.principal {
                 Some(principal) => Who::Identity(principal.principal().to_owned()),
                 None => {
@@ -331,7 +331,7 @@ fn rule(demands: Demands, calls: &BTreeSet<Call>, callers: Vec<Who>) -> Rule {
 }
 
 /// How many records the suggestion allows, and how many depend on what records do not hold.
-fn replay(mesh: &MeshSettings, suggested: &Suggested, group: &Group<'_>) -> (usize, usize) {
+fn replay(mesh: &MeshSettings, suggested: &Suggested, group: &Group<'_>) -> (u64, u64) {
     let policy = |rules: Vec<Rule>| {
         let mut policy = AuthorizationPolicy {
             meta: group.workload.meta.clone(),
@@ -353,11 +353,11 @@ fn replay(mesh: &MeshSettings, suggested: &Suggested, group: &Group<'_>) -> (usi
     });
     let untold = policy(without_demands.collect());
     let mut counts = (0, 0);
-    for record in &group.records {
+    for (record, count) in &group.records {
         if is_allowed(&told, record) {
-            counts.0 += 1;
+            counts.0 += count;
         } else if is_allowed(&untold, record) {
-            counts.1 += 1;
+            counts.1 += count;
         }
     }
     counts

@@ -70,7 +70,8 @@ fn suggestion(records: &[TrafficRecord], policies: &[Arc<AuthorizationPolicy>]) 
         workload("backend", "stock1", &[("app", "stock")]),
     ];
     let mesh = MeshSettings::default();
-    suggest(Today { mesh: &mesh, workloads: &workloads, policies }, records, Manner::default())
+    let traffic: Vec<_> = records.iter().map(|record| (record.clone(), 1)).collect();
+    suggest(Today { mesh: &mesh, workloads: &workloads, policies }, &traffic, Manner::default())
 }
 
 #[test]
