@@ -52,7 +52,8 @@ pub fn authorization(
     selected
 }
 
-/// The RequestAuthentications that apply to `subject`, oldest first.
+/// The RequestAuthentications that apply to `subject`, oldest first; their rules are put in the order of their
+/// issuers when they are compiled ([`crate::authenticate::Authenticator::compile`]).
 #[must_use]
 pub fn request_authentication(
     mesh: &MeshSettings,
