@@ -9,6 +9,7 @@
 //! 400 before any policy; a connection that mutual TLS refuses has no answer at all.
 
 mod answer;
+mod headers;
 mod message;
 mod transport;
 

@@ -5,13 +5,9 @@ use mesh_api::model::MeshSettings;
 use mesh_api::name::SpiffeId;
 use mesh_api::policy_test::Request;
 
+use super::headers;
 use crate::authenticate::Effects;
 use crate::normalize;
-
-/// Line by which proxies say who called them (SEMANTICS 8.1).
-const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
-/// Start of the names that only a proxy of the mesh may set (CVE-2024-45806).
-const RESERVED: &str = "x-envoy-";
 
 /// Why a request is answered 400 before any policy is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,30 +80,8 @@ impl Message {
             message.policy_path_length = path.policy_path().len();
             message.path = path.into_text().into_owned();
         }
-        message.finish(local, request.principal.as_ref());
+        headers::finish(&mut message.headers, local, request.principal.as_ref(), message.scheme);
         Ok(message)
-    }
-
-    /// What a proxy removes and adds. A caller without a verified certificate cannot say who called it
-    /// (TRAP 36), nor set what only proxies set.
-    fn finish(&mut self, local: &SpiffeId, peer: Option<&SpiffeId>) {
-        let Some(peer) = peer else {
-            self.headers.retain(|(name, _)| {
-                let name = name.to_ascii_lowercase();
-                name != CLIENT_CERTIFICATE && !name.starts_with(RESERVED)
-            });
-            return;
-        };
-        let mut elements: Vec<String> = self
-            .headers
-            .iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(CLIENT_CERTIFICATE))
-            .map(|(_, value)| value.clone())
-            .collect();
-        self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(CLIENT_CERTIFICATE));
-        // The hash of the certificate is left out: there is no certificate.
-        elements.push(format!("By={};Subject=\"\";URI={}", local.as_str(), peer.as_str()));
-        self.headers.push((CLIENT_CERTIFICATE.to_owned(), elements.join(",")));
     }
 
     /// Makes the changes that follow from tokens. They leave the path before the query as it is.
