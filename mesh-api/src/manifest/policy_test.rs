@@ -184,7 +184,8 @@ fn policy_test(file: &Arc<str>, root: Place<'_>, report: &mut Report) -> PolicyT
     let metadata = fields
         .optional("metadata")
         .map(|place| place.fields(&["name", "namespace", "labels", "annotations"], report));
-    let name = metadata.and_then(|metadata| metadata.get("name")).and_then(|place| place.non_empty(report));
+    let named = metadata.and_then(|metadata| metadata.optional("name"));
+    let name = named.and_then(|place| self::name(place, report));
     let mut test = PolicyTest {
         name: name.unwrap_or_default().to_owned(),
         origin: Origin { file: Arc::clone(file), line: root.line() },
@@ -201,15 +202,15 @@ fn policy_test(file: &Arc<str>, root: Place<'_>, report: &mut Report) -> PolicyT
 
 fn read_spec(file: &Arc<str>, place: Place<'_>, test: &mut PolicyTest, report: &mut Report) {
     let spec = place.fields(&["mesh", "policies", "keySets", "cases", "admission"], report);
-    let mesh = spec.get("mesh").map(|place| mesh(place, report)).unwrap_or_default();
+    let mesh = spec.optional("mesh").map(|place| mesh(place, report)).unwrap_or_default();
     let context = context(&mesh);
-    let policies = spec.get("policies").map(|place| policies(file, place, &context, report));
+    let policies = spec.optional("policies").map(|place| policies(file, place, &context, report));
     test.policies = policies.unwrap_or_default();
-    test.key_sets = spec.get("keySets").map(|place| key_sets(place, report)).unwrap_or_default();
-    for place in spec.get("cases").map(|place| place.items(report)).unwrap_or_default() {
+    test.key_sets = spec.optional("keySets").map(|place| key_sets(place, report)).unwrap_or_default();
+    for place in spec.optional("cases").map(|place| place.items(report)).unwrap_or_default() {
         test.cases.extend(case::read(file, place, &mesh, report));
     }
-    for place in spec.get("admission").map(|place| place.items(report)).unwrap_or_default() {
+    for place in spec.optional("admission").map(|place| place.items(report)).unwrap_or_default() {
         test.admission.extend(admission(file, place, &context, report));
     }
     let is_map = matches!(place.found(), Found::Map);
@@ -219,13 +220,13 @@ fn read_spec(file: &Arc<str>, place: Place<'_>, test: &mut PolicyTest, report: &
 }
 
 /// What documents are read in the light of.
-fn context(mesh: &MeshOverrides) -> LowerContext {
+pub(super) fn context(mesh: &MeshOverrides) -> LowerContext {
     let mut settings = MeshSettings::default();
     mesh.apply_to(&mut settings);
     LowerContext { root_namespace: settings.root_namespace, ..LowerContext::default() }
 }
 
-fn mesh(place: Place<'_>, report: &mut Report) -> MeshOverrides {
+pub(super) fn mesh(place: Place<'_>, report: &mut Report) -> MeshOverrides {
     let known = ["rootNamespace", "trustDomain", "trustDomainAliases", "pathNormalization"];
     let fields = place.fields(&known, report);
     let domain = |place: Place<'_>, report: &mut Report| {
@@ -246,7 +247,7 @@ fn mesh(place: Place<'_>, report: &mut Report) -> MeshOverrides {
     }
 }
 
-fn policies(
+pub(super) fn policies(
     file: &Arc<str>,
     place: Place<'_>,
     context: &LowerContext,
@@ -295,6 +296,9 @@ fn key_sets(place: Place<'_>, report: &mut Report) -> KeySets {
                 None => continue,
             },
         };
+        if serde_json::from_str::<serde_json::Value>(&text).is_err() {
+            report.error(entry, "is not JSON", "Write the JWKS that the URL would answer with.");
+        }
         let set = KeySet { jwks: Some(text.into()), problem: String::new() };
         sets.insert(entry.name().to_owned(), set);
     }
@@ -308,12 +312,12 @@ fn admission(
     report: &mut Report,
 ) -> Option<AdmissionCase> {
     let fields = place.fields(&["name", "document", "expect", "message"], report);
-    let name = fields.required("name", "Name the test.", report).and_then(|place| place.non_empty(report));
+    let name = fields.required("name", "Name the test.", report).and_then(|place| self::name(place, report));
     let document = fields.required("document", "Write the document that is applied.", report);
     let choices = [("accept", Admission::Accept), ("warn", Admission::Warn), ("reject", Admission::Reject)];
     let expect = fields.required("expect", "Write accept, warn or reject.", report);
     let expect = expect.and_then(|place| place.choice(&choices, report));
-    let message = fields.get("message").map(|place| place.non_empty(report));
+    let message = fields.optional("message").map(|place| self::name(place, report));
     let document = document?;
     let prefix = document.path();
     let mut problems = applied(file, document, context);
@@ -383,6 +387,15 @@ fn repeated<'t>(names: impl Iterator<Item = (&'t str, &'t Origin)>) -> Vec<Probl
 /// Says that a field has no effect.
 fn without_effect(place: Place<'_>, reason: &str, report: &mut Report) {
     report.warn(place, reason, "Remove it.");
+}
+
+/// A text that is not empty; a number or truth value needs no quotes.
+fn name<'t>(place: Place<'t>, report: &mut Report) -> Option<&'t str> {
+    let text = loose_text(place, report)?;
+    if text.is_empty() {
+        return place.non_empty(report);
+    }
+    Some(text)
 }
 
 /// The text of a value, or of a number or truth value that is written without quotes.

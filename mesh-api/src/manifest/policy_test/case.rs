@@ -6,7 +6,7 @@ use super::super::report::Report;
 use super::super::tree::Place;
 use super::{TestCase, context, expectation, mesh, policies, request, without_effect};
 use crate::model::Origin;
-use crate::name::{Namespace, ServiceAccount};
+use crate::name::{Labels, Namespace, ServiceAccount};
 use crate::policy_test::{Case, MeshOverrides, Workload};
 
 const KNOWN: [&str; 8] = ["name", "now", "mesh", "policies", "workload", "request", "port", "expect"];
@@ -18,14 +18,14 @@ pub(super) fn read(
     report: &mut Report,
 ) -> Option<TestCase> {
     let fields = place.fields(&KNOWN, report);
-    let name = fields.required("name", "Name the case.", report).and_then(|place| place.non_empty(report));
-    let mesh = match fields.get("mesh") {
+    let name = fields.required("name", "Name the case.", report).and_then(|place| super::name(place, report));
+    let mesh = match fields.optional("mesh") {
         Some(place) => merged(of_test, mesh(place, report)),
         None => of_test.clone(),
     };
-    let policies = fields.get("policies").map(|place| policies(file, place, &context(&mesh), report));
-    let now = fields.get("now").map(|place| request::time(place, report));
-    let workload = match fields.get("workload") {
+    let policies = fields.optional("policies").map(|place| policies(file, place, &context(&mesh), report));
+    let now = fields.optional("now").map(|place| request::time(place, report));
+    let workload = match fields.optional("workload") {
         Some(place) => workload(place, report),
         None => Workload {
             namespace: default_namespace(),
@@ -33,9 +33,9 @@ pub(super) fn read(
             service_account: default_account(),
         },
     };
-    let port = fields.get("port").map(|place| place.port(report));
-    let request = fields.get("request").map(|place| request::read(place, &workload, report));
-    if let (Some(place), Some(_)) = (fields.get("port"), &request) {
+    let port = fields.optional("port").map(|place| place.port(report));
+    let request = fields.optional("request").map(|place| request::read(place, &workload, report));
+    if let (Some(place), Some(_)) = (fields.optional("port"), &request) {
         without_effect(place, "has no effect beside a request, which states its own port", report);
     }
     let expect = fields.required("expect", "State what is to become of it: allow, deny, or a map.", report);
@@ -72,13 +72,23 @@ fn merged(of_test: &MeshOverrides, of_case: MeshOverrides) -> MeshOverrides {
 
 fn workload(place: Place<'_>, report: &mut Report) -> Workload {
     let fields = place.fields(&["namespace", "labels", "serviceAccount"], report);
-    let namespace = fields.get("namespace").and_then(|place| place.parsed(Namespace::parse, report));
-    let account = fields.get("serviceAccount").and_then(|place| place.parsed(ServiceAccount::parse, report));
+    let namespace = fields.optional("namespace").and_then(|place| place.parsed(Namespace::parse, report));
+    let account =
+        fields.optional("serviceAccount").and_then(|place| place.parsed(ServiceAccount::parse, report));
     Workload {
         namespace: namespace.unwrap_or_else(default_namespace),
-        labels: fields.get("labels").map(|place| place.string_map(report)).unwrap_or_default(),
+        labels: fields.optional("labels").map(|place| labels(place, report)).unwrap_or_default(),
         service_account: account.unwrap_or_else(default_account),
     }
+}
+
+/// Labels, whose values need no quotes here.
+fn labels(place: Place<'_>, report: &mut Report) -> Labels {
+    let entries = place.entries(report).into_iter();
+    let label = |entry: Place<'_>, report: &mut Report| {
+        Some((entry.name().to_owned(), super::loose_text(entry, report)?.to_owned()))
+    };
+    entries.filter_map(|entry| label(entry, report)).collect()
 }
 
 fn default_namespace() -> Namespace {

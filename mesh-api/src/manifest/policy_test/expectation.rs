@@ -31,7 +31,10 @@ pub(super) fn read(place: Place<'_>, report: &mut Report) -> Option<Expectation>
             .map(|place| header_lines(place, report))
             .unwrap_or_default(),
         policy: fields.get("policy").and_then(|place| policy(place, report)),
-        request_principal: text("requestPrincipal", report),
+        request_principal: match fields.get("requestPrincipal") {
+            Some(place) if place.is_null() => Some(String::new()),
+            Some(_) | None => text("requestPrincipal", report),
+        },
         mtls: fields.get("mtls").and_then(|place| place.choice(&MODES, report)),
         upstream: fields.get("upstream").map(|place| upstream(place, report)),
     };
@@ -41,9 +44,9 @@ pub(super) fn read(place: Place<'_>, report: &mut Report) -> Option<Expectation>
     Some(expectation)
 }
 
-/// `NAMESPACE/NAME`; empty for none.
+/// `NAMESPACE/NAME`; empty or null for none.
 fn policy(place: Place<'_>, report: &mut Report) -> Option<String> {
-    let text = place.text(report)?;
+    let text = if place.is_null() { "" } else { place.text(report)? };
     let is_named = text
         .split_once('/')
         .is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'));

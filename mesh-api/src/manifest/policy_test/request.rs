@@ -1,4 +1,4 @@
-//! The request of a case, with the defaults of what it does not state.
+//! The request of a case, with the defaults of what it does not state. Null is not stated.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -32,24 +32,24 @@ const SOURCE_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub(super) fn read(place: Place<'_>, workload: &Workload, report: &mut Report) -> Option<Request> {
     let fields = place.fields(&KNOWN, report);
     let protocols = [("http", Traffic::Http), ("tcp", Traffic::Tcp)];
-    let protocol = fields.get("protocol").map(|place| place.choice(&protocols, report));
-    let principal = fields.get("principal").map(|place| principal(place, report));
-    let tls = fields.get("tls").map(|place| place.boolean(report));
-    let source_ip = fields.get("sourceIp").map(|place| address(place, report));
-    let remote_ip = fields.get("remoteIp").map(|place| address(place, report));
-    let destination_ip = fields.get("destinationIp").map(|place| address(place, report));
-    let sni = fields.get("sni").map(|place| place.text(report));
-    let port = fields.get("port").map(|place| place.port(report));
+    let protocol = fields.optional("protocol").map(|place| place.choice(&protocols, report));
+    let principal = fields.optional("principal").map(|place| principal(place, report));
+    let tls = fields.optional("tls").map(|place| place.boolean(report));
+    let source_ip = fields.optional("sourceIp").map(|place| address(place, report));
+    let remote_ip = fields.optional("remoteIp").map(|place| address(place, report));
+    let destination_ip = fields.optional("destinationIp").map(|place| address(place, report));
+    let sni = fields.optional("sni").map(|place| place.text(report));
+    let port = fields.optional("port").map(|place| place.port(report));
     let http = http(fields, workload, report);
     let protocol = protocol.unwrap_or(Some(Traffic::Http))?;
     if protocol == Traffic::Tcp {
-        for place in OF_HTTP.iter().filter_map(|name| fields.get(name)) {
+        for place in OF_HTTP.iter().filter_map(|name| fields.optional(name)) {
             without_effect(place, "has no effect on a connection that is not HTTP", report);
         }
     }
     let principal = principal.unwrap_or(Some(None))?;
     let tls = tls.unwrap_or(Some(principal.is_some()))?;
-    if let Some(place) = fields.get("principal")
+    if let Some(place) = fields.optional("principal")
         && principal.is_some()
         && !tls
     {
@@ -92,10 +92,10 @@ pub(super) fn time(place: Place<'_>, report: &mut Report) -> Option<i64> {
 }
 
 fn http(fields: Fields<'_>, workload: &Workload, report: &mut Report) -> Option<HttpRequest> {
-    let method = fields.get("method").map(|place| place.text(report));
-    let host = fields.get("host").map(|place| place.text(report));
-    let path = fields.get("path").map(|place| place.text(report));
-    let headers = fields.get("headers").map(|place| header_lines(place, report)).unwrap_or_default();
+    let method = fields.optional("method").map(|place| place.text(report));
+    let host = fields.optional("host").map(|place| place.text(report));
+    let path = fields.optional("path").map(|place| place.text(report));
+    let headers = fields.optional("headers").map(|place| header_lines(place, report)).unwrap_or_default();
     let mut headers: Vec<(String, String)> = headers
         .into_iter()
         .flat_map(|(name, lines)| lines.into_iter().map(move |line| (name.clone(), line)))
@@ -104,7 +104,7 @@ fn http(fields: Fields<'_>, workload: &Workload, report: &mut Report) -> Option<
     let in_headers = headers.iter().find(|(name, _)| is_host(name)).map(|(_, value)| value.clone());
     headers.retain(|(name, _)| !is_host(name));
     let default_host = || format!("{}.{}.svc.cluster.local", workload.service_account, workload.namespace);
-    let claims = fields.get("jwtClaims").map(|place| claims(place, report));
+    let claims = fields.optional("jwtClaims").map(|place| claims(place, report));
     Some(HttpRequest {
         method: method.unwrap_or(Some("GET"))?.to_owned(),
         host: match host {

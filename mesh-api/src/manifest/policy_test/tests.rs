@@ -219,3 +219,25 @@ fn cases_may_share_their_parts_by_aliases() {
     }
     assert_eq!(one(&spec).cases.len(), 2000);
 }
+
+#[test]
+fn names_and_labels_need_no_quotes_and_null_is_not_stated() {
+    let test = one(
+        "  mesh:\n  policies:\n  cases:\n  - name: 5.1\n    workload: {labels: {version: 1}}\n    request: {principal: null, sni: ~, headers: }\n\
+         \x20   expect: {policy: null, requestPrincipal: null}\n",
+    );
+    let case = &test.cases[0].case;
+    assert_eq!((case.name.as_str(), case.workload.labels["version"].as_str()), ("5.1", "1"));
+    assert_eq!(case.expect.policy.as_deref(), Some(""));
+    assert_eq!(case.expect.request_principal.as_deref(), Some(""));
+}
+
+#[test]
+fn keys_that_are_no_json_are_refused() {
+    let found =
+        problems("  keySets: {'https://a/keys': 'x'}\n  cases: [{name: a, request: {}, expect: allow}]\n");
+    assert!(
+        found[0].contains("spec.keySets.[https://a/keys]: is not JSON") || found[0].contains("is not JSON"),
+        "{found:?}"
+    );
+}
