@@ -5,7 +5,9 @@
 //! of a path that is judged and forwarded), [`authenticate`] (whose token a request carries), [`authorize`]
 //! (may it pass, and by which rule), [`route`] (where a request goes), [`judge`] (all of it for one request,
 //! offline), [`policy_test`] (whether what becomes of requests is what was expected), [`analyze`] (what the
-//! author of a set of objects probably did not mean).
+//! author of a set of objects probably did not mean), [`remedy`] (which edit would change a verdict), [`suggest`]
+//! (which policies recorded traffic needs), [`telemetry`] (what a workload logs, counts and
+//! traces).
 //!
 //! Invariants: nothing here reads a clock, a file, the environment or a source of randomness, and nothing
 //! opens a socket; what is needed of them comes as an argument. The same model compiles to the same index,
@@ -18,6 +20,9 @@ pub mod judge;
 pub mod normalize;
 pub mod peer_authentication;
 pub mod policy_test;
+pub mod remedy;
 pub mod route;
 pub mod select;
 pub mod suggest;
+pub mod symbolic;
+pub mod telemetry;
