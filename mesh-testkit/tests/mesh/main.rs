@@ -2,7 +2,9 @@
 
 mod chaos;
 mod configuration;
+mod external_authorizer;
 mod layout;
+mod openid_provider;
 mod peer_authentication;
 mod policy;
 mod real_applications;
