@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::model::{
     AuthorizationPolicy, DestinationRule, Kind, MeshSettings, ObjectMeta, ObjectRef, Origin,
-    PeerAuthentication, RequestAuthentication, Service, VirtualService, Workload,
+    PeerAuthentication, RequestAuthentication, Service, Telemetry, VirtualService, Workload,
 };
 use crate::name::Namespace;
 use crate::problem::Problem;
@@ -125,8 +125,8 @@ pub enum Object {
     Workload(Workload),
     /// `mini-mesh.io` MeshConfig.
     MeshConfig(MeshConfig),
-    /// `telemetry.istio.io` Telemetry, known by name only.
-    Telemetry(ObjectMeta),
+    /// `telemetry.istio.io` Telemetry.
+    Telemetry(Telemetry),
     /// Core ServiceAccount, known by name only.
     ServiceAccount(ObjectMeta),
     /// Core Namespace, known by name only.
@@ -146,7 +146,8 @@ impl Object {
             Self::Service(object) => &object.meta,
             Self::Workload(object) => &object.meta,
             Self::MeshConfig(object) => &object.meta,
-            Self::Telemetry(meta) | Self::ServiceAccount(meta) | Self::Namespace(meta) => meta,
+            Self::Telemetry(object) => &object.meta,
+            Self::ServiceAccount(meta) | Self::Namespace(meta) => meta,
         }
     }
 

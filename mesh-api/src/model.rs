@@ -12,6 +12,7 @@ pub mod peer_authentication;
 pub mod proxy;
 pub mod request_authentication;
 pub mod service;
+pub mod telemetry;
 pub mod traffic;
 pub mod workload;
 
@@ -26,5 +27,6 @@ pub use peer_authentication::{MtlsMode, PeerAuthentication};
 pub use proxy::{InboundPort, ProxyConfig, TrustBundleSet, WorkloadPolicies};
 pub use request_authentication::{JwtRule, KeySet, KeySets, KeySource, RequestAuthentication};
 pub use service::{Protocol, Service, ServicePort};
+pub use telemetry::{Telemetry, WorkloadTelemetry};
 pub use traffic::{DestinationRule, VirtualService};
 pub use workload::Workload;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mesh_api::model::destination::{HttpRoute, WeightedTarget};
 use mesh_api::model::service::{Protocol, Resolution, ServicePort};
+use mesh_api::model::telemetry::{AccessLogging, Telemetry};
 use mesh_api::model::traffic::{ClientTlsMode, TrafficPolicy};
 use mesh_api::model::{
     Action, AuthorizationPolicy, DestinationRule, Kind, MeshSettings, MtlsMode, ObjectMeta, ObjectRef,
@@ -102,6 +103,18 @@ pub(crate) fn policy(in_namespace: &str, name: &str, of: Option<&str>) -> Author
     }
 }
 
+/// Telemetry that turns the access log off.
+pub(crate) fn silence(in_namespace: &str, name: &str, of: Option<&str>) -> Telemetry {
+    Telemetry {
+        meta: meta(Kind::Telemetry, in_namespace, name),
+        selector: of.map(selector).unwrap_or_default(),
+        targets: Vec::new(),
+        access_logging: vec![AccessLogging { disabled: true, ..AccessLogging::default() }],
+        tracing: Vec::new(),
+        metrics: Vec::new(),
+    }
+}
+
 pub(crate) fn rule(in_namespace: &str, name: &str, of: &str, tls: Option<ClientTlsMode>) -> DestinationRule {
     DestinationRule {
         meta: meta(Kind::DestinationRule, in_namespace, name),
@@ -149,6 +162,12 @@ impl From<PeerAuthentication> for Entry {
 impl From<AuthorizationPolicy> for Entry {
     fn from(object: AuthorizationPolicy) -> Self {
         Self::Authorization(Arc::new(object))
+    }
+}
+
+impl From<Telemetry> for Entry {
+    fn from(object: Telemetry) -> Self {
+        Self::Telemetry(Arc::new(object))
     }
 }
 

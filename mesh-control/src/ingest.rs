@@ -118,6 +118,7 @@ fn is_same(a: &Entry, b: &Entry) -> bool {
         (Entry::Authorization(a), Entry::Authorization(b)) => Arc::ptr_eq(a, b) || a == b,
         (Entry::Peer(a), Entry::Peer(b)) => Arc::ptr_eq(a, b) || a == b,
         (Entry::Request(a), Entry::Request(b)) => Arc::ptr_eq(a, b) || a == b,
+        (Entry::Telemetry(a), Entry::Telemetry(b)) => Arc::ptr_eq(a, b) || a == b,
         (Entry::VirtualService(a), Entry::VirtualService(b)) => Arc::ptr_eq(a, b) || a == b,
         (Entry::DestinationRule(a), Entry::DestinationRule(b)) => Arc::ptr_eq(a, b) || a == b,
         (
@@ -126,6 +127,7 @@ fn is_same(a: &Entry, b: &Entry) -> bool {
             | Entry::Authorization(_)
             | Entry::Peer(_)
             | Entry::Request(_)
+            | Entry::Telemetry(_)
             | Entry::VirtualService(_)
             | Entry::DestinationRule(_),
             _,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use mesh_api::model::{
     AuthorizationPolicy, DestinationRule, Kind, MeshSettings, MtlsMode, ObjectMeta, ObjectRef,
-    PeerAuthentication, RequestAuthentication, Service, VirtualService, Workload,
+    PeerAuthentication, RequestAuthentication, Service, Telemetry, VirtualService, Workload,
 };
 use mesh_api::name::{Host, Namespace, ObjectName};
 use mesh_policy::select::Subject;
@@ -71,6 +71,8 @@ pub enum Entry {
     Peer(Arc<PeerAuthentication>),
     /// RequestAuthentication.
     Request(Arc<RequestAuthentication>),
+    /// Telemetry.
+    Telemetry(Arc<Telemetry>),
     /// VirtualService.
     VirtualService(Arc<VirtualService>),
     /// DestinationRule.
@@ -87,6 +89,7 @@ impl Entry {
             Self::Authorization(object) => &object.meta,
             Self::Peer(object) => &object.meta,
             Self::Request(object) => &object.meta,
+            Self::Telemetry(object) => &object.meta,
             Self::VirtualService(object) => &object.meta,
             Self::DestinationRule(object) => &object.meta,
         }
@@ -109,6 +112,7 @@ struct InNamespace {
     authorization: BTreeMap<ObjectName, Arc<AuthorizationPolicy>>,
     peer: BTreeMap<ObjectName, Arc<PeerAuthentication>>,
     request: BTreeMap<ObjectName, Arc<RequestAuthentication>>,
+    telemetry: BTreeMap<ObjectName, Arc<Telemetry>>,
     destination_rules: BTreeMap<ObjectName, Arc<DestinationRule>>,
 }
 
@@ -203,11 +207,8 @@ impl Registry {
             Kind::DestinationRule => {
                 here.destination_rules.get(&object.name).cloned().map(Entry::DestinationRule)
             }
-            Kind::VirtualService
-            | Kind::Telemetry
-            | Kind::ServiceAccount
-            | Kind::Namespace
-            | Kind::MeshConfig => None,
+            Kind::Telemetry => here.telemetry.get(&object.name).cloned().map(Entry::Telemetry),
+            Kind::VirtualService | Kind::ServiceAccount | Kind::Namespace | Kind::MeshConfig => None,
         }
     }
 
@@ -249,6 +250,7 @@ impl Registry {
             Entry::Authorization(object) => drop(here.authorization.insert(name, Arc::clone(object))),
             Entry::Peer(object) => drop(here.peer.insert(name, Arc::clone(object))),
             Entry::Request(object) => drop(here.request.insert(name, Arc::clone(object))),
+            Entry::Telemetry(object) => drop(here.telemetry.insert(name, Arc::clone(object))),
             Entry::DestinationRule(object) => drop(here.destination_rules.insert(name, Arc::clone(object))),
         }
         entry
@@ -278,7 +280,11 @@ impl Registry {
                     release(&mut self.workload_addresses, address, &by_rank);
                 }
             }
-            Entry::Authorization(_) | Entry::Peer(_) | Entry::Request(_) | Entry::DestinationRule(_) => {}
+            Entry::Authorization(_)
+            | Entry::Peer(_)
+            | Entry::Request(_)
+            | Entry::Telemetry(_)
+            | Entry::DestinationRule(_) => {}
         }
         let Some(here) = self.namespaces.get_mut(&object.namespace) else { return };
         match entry {
@@ -288,6 +294,7 @@ impl Registry {
             Entry::Authorization(_) => drop(here.authorization.remove(&object.name)),
             Entry::Peer(_) => drop(here.peer.remove(&object.name)),
             Entry::Request(_) => drop(here.request.remove(&object.name)),
+            Entry::Telemetry(_) => drop(here.telemetry.remove(&object.name)),
             Entry::DestinationRule(_) => drop(here.destination_rules.remove(&object.name)),
         }
     }
@@ -321,6 +328,13 @@ impl Registry {
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
             Entry::Request(policy) => {
+                let chosen = |subject: &Subject<'_>| {
+                    let (meta, targets) = (&policy.meta, &policy.targets);
+                    mesh_policy::select::applies(&self.settings, subject, meta, &policy.selector, targets)
+                };
+                self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
+            }
+            Entry::Telemetry(policy) => {
                 let chosen = |subject: &Subject<'_>| {
                     let (meta, targets) = (&policy.meta, &policy.targets);
                     mesh_policy::select::applies(&self.settings, subject, meta, &policy.selector, targets)

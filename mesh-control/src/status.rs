@@ -203,6 +203,13 @@ fn enforced(plane: &Plane, entry: &Entry) -> Option<(usize, usize)> {
                 &policy.selector,
                 &policy.targets,
             )),
+            Entry::Telemetry(policy) => Some(mesh_policy::select::applies(
+                registry.settings(),
+                &subject,
+                &policy.meta,
+                &policy.selector,
+                &policy.targets,
+            )),
             Entry::Peer(policy) => {
                 Some(is_near(&policy.meta.object.namespace) && policy.selector.selects(subject.labels))
             }
@@ -226,7 +233,8 @@ fn enforced(plane: &Plane, entry: &Entry) -> Option<(usize, usize)> {
             taken += 1;
         }
     }
-    let is_policy = matches!(entry, Entry::Authorization(_) | Entry::Request(_) | Entry::Peer(_));
+    let is_policy =
+        matches!(entry, Entry::Authorization(_) | Entry::Request(_) | Entry::Telemetry(_) | Entry::Peer(_));
     is_policy.then_some((taken, selected))
 }
 

@@ -7,10 +7,17 @@
 
 pub mod access_log;
 pub mod active;
+mod attributes;
 pub mod decisions;
 pub mod denials;
+mod explaining;
 pub mod metrics;
 pub mod process;
 pub mod record;
+pub mod rules;
 
 pub use record::{FaultDomain, Flag, HttpRecord, TcpRecord, Telemetry, Verdict, WorkerTelemetry};
+pub use rules::Rules;
+
+#[cfg(test)]
+mod tests;

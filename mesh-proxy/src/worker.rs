@@ -303,7 +303,8 @@ fn configure(worker: &Worker) {
     let labels = inbound::local_labels(&workload.config);
     *worker.local_labels.borrow_mut() = labels.clone();
     worker.inbound_labels.borrow_mut().clear();
-    worker.telemetry.configure(workload.config.mesh.access_log, LocalWorkload { labels });
+    let rules = crate::telemetry::Rules::compile(&workload.policies.telemetry);
+    worker.telemetry.configure(workload.config.mesh.access_log, LocalWorkload { labels }, rules);
 }
 
 /// Waits for the drain: for its begin, the withdrawal, and then the end of the last connection or the

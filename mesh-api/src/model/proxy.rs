@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthorizationPolicy, KeySets, MeshSettings, MtlsMode, PeerAuthentication, Protocol, RequestAuthentication,
+    AuthorizationPolicy, KeySets, MeshSettings, MtlsMode, PeerAuthentication, Protocol,
+    RequestAuthentication, WorkloadTelemetry,
 };
 use crate::name::{Labels, Namespace, ServiceAccount};
 
@@ -64,6 +65,8 @@ pub struct WorkloadPolicies {
     pub mtls: MtlsMode,
     /// Effective modes of single ports.
     pub mtls_ports: BTreeMap<u16, MtlsMode>,
+    /// What is logged, counted and traced.
+    pub telemetry: WorkloadTelemetry,
 }
 
 /// Trust anchors by trust domain, as DER certificates. A bundle is always a set.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_api::model::{
     AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, Service, VirtualService,
-    Workload,
+    Workload, WorkloadTelemetry,
 };
 use mesh_api::name::{Host, Namespace};
 use mesh_policy::peer_authentication;
@@ -139,6 +139,13 @@ impl Registry {
     pub fn request_of(&self, workload: &Workload) -> Vec<Arc<RequestAuthentication>> {
         let candidates = self.candidates(workload, |here| here.request.values());
         mesh_policy::select::request_authentication(&self.settings, &subject(workload), &candidates)
+    }
+
+    /// Telemetry of a workload.
+    #[must_use]
+    pub fn telemetry_of(&self, workload: &Workload) -> WorkloadTelemetry {
+        let candidates = self.candidates(workload, |here| here.telemetry.values());
+        mesh_policy::telemetry::resolve(&self.settings, &subject(workload), &candidates)
     }
 
     /// PeerAuthentications that have a say about a workload.

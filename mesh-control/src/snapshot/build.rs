@@ -129,6 +129,7 @@ pub fn policies(registry: &Registry, keys: &KeySets, workload: &Workload) -> Wor
         request,
         mtls: modes.default,
         mtls_ports: modes.ports,
+        telemetry: registry.telemetry_of(workload),
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Payload {
     Entry(Entry),
     /// It is the settings of the mesh.
     Settings(Arc<MeshSettings>),
-    /// It is valid and known by name only (Namespace, ServiceAccount, Telemetry).
+    /// It is valid and known by name only (Namespace, ServiceAccount).
     Noted,
 }
 
@@ -89,6 +89,7 @@ fn payload(object: Object) -> Payload {
         Object::Service(object) => Payload::Entry(Entry::Service(Arc::new(object))),
         Object::Workload(object) => Payload::Entry(Entry::Workload(Arc::new(object))),
         Object::MeshConfig(object) => Payload::Settings(Arc::new(object.settings)),
-        Object::Telemetry(_) | Object::ServiceAccount(_) | Object::Namespace(_) => Payload::Noted,
+        Object::Telemetry(object) => Payload::Entry(Entry::Telemetry(Arc::new(object))),
+        Object::ServiceAccount(_) | Object::Namespace(_) => Payload::Noted,
     }
 }

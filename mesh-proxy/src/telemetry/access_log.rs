@@ -84,6 +84,13 @@ impl AccessLog {
         Self { queue: None, dropped: Arc::default() }
     }
 
+    /// A log whose buffers a test takes itself.
+    #[cfg(test)]
+    pub(super) fn into_queue() -> (Self, Receiver<Vec<u8>>) {
+        let (queue, full) = sync_channel(BUFFERS_MAX);
+        (Self { queue: Some(queue), dropped: Arc::default() }, full)
+    }
+
     /// Opens the target and starts the writer's thread, which ends when the last handle is dropped.
     ///
     /// # Errors
@@ -266,6 +273,7 @@ fn http_json(
     json.optional("upstream_transport_failure_reason", &fields.transport_failure);
     json.text("route_name", &fields.route);
     json.text("decision", fields.verdict.as_str());
+    json.id("decision_id", fields.decision_id);
     json.optional("policy", &fields.policy);
     json.optional("audit", &fields.audit);
     json.optional("reason", &fields.reason);
@@ -297,6 +305,7 @@ fn tcp_json(line: &mut Vec<u8>, record: &TcpRecord, elapsed: Duration, start: Sy
     json.connection(record.connection(), record.mutual_tls);
     json.optional("upstream_transport_failure_reason", &record.transport_failure);
     json.text("decision", record.verdict.as_str());
+    json.id("decision_id", record.decision_id);
     json.optional("policy", &record.policy);
     json.optional("audit", &record.audit);
     json.optional("reason", &record.reason);
@@ -409,6 +418,13 @@ impl<'a> JsonLine<'a> {
     fn optional(&mut self, key: &'static str, value: &str) {
         if !value.is_empty() {
             self.text(key, value);
+        }
+    }
+
+    /// The id of a decision, which is left out when there is none.
+    fn id(&mut self, key: &'static str, id: u64) {
+        if id != 0 {
+            self.text(key, &format!("{id:016x}"));
         }
     }
 

@@ -11,9 +11,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_api::model::telemetry::StandardMetric;
 use metrics::{Counter, Histogram, Label, counter, describe_counter, describe_histogram, histogram};
 
 use super::record::{DestinationLabels, Flag, HttpFields, LocalWorkload, PeerLabels, labels_of_identity};
+use super::rules::SideRules;
 use crate::connection::{Connection, Direction};
 
 /// Label sets that one worker keeps handles for.
@@ -72,6 +74,10 @@ pub struct HttpSeries<'a> {
     pub local: &'a LocalWorkload,
     /// The record.
     pub fields: &'a HttpFields,
+    /// What Telemetry says about metrics.
+    pub rules: &'a SideRules,
+    /// Values that its labels get from the record.
+    pub values: &'a [String],
 }
 
 /// What a byte stream's labels are made of.
@@ -89,22 +95,45 @@ pub struct TcpSeries<'a> {
     pub flag: Flag,
     /// The hop was mesh TLS.
     pub mutual_tls: bool,
+    /// What Telemetry says about metrics.
+    pub rules: &'a SideRules,
+    /// Values that its labels get from the record.
+    pub values: &'a [String],
 }
 
+/// Handles of one label set; none of a metric that is off.
 #[derive(Debug)]
 struct HttpHandles {
-    requests: Counter,
-    duration: Histogram,
-    request_bytes: Histogram,
-    response_bytes: Histogram,
+    requests: Option<Counter>,
+    duration: Option<Histogram>,
+    request_bytes: Option<Histogram>,
+    response_bytes: Option<Histogram>,
 }
 
 #[derive(Debug)]
 struct TcpHandles {
-    opened: Counter,
-    closed: Counter,
-    sent: Counter,
-    received: Counter,
+    opened: Option<Counter>,
+    closed: Option<Counter>,
+    sent: Option<Counter>,
+    received: Option<Counter>,
+}
+
+/// Labels of each metric: the standard ones, with the changes of Telemetry.
+struct LabelSet<'a> {
+    standard: Vec<Label>,
+    /// `None` for the set that everything beyond the bound folds into.
+    changes: Option<&'a [String]>,
+    rules: &'a SideRules,
+}
+
+impl LabelSet<'_> {
+    /// The labels of a metric, unless it is off.
+    fn of(&self, metric: StandardMetric) -> Option<Vec<Label>> {
+        (!self.rules.is_disabled(metric)).then(|| match self.changes {
+            Some(values) => self.rules.labels(metric, &self.standard, values),
+            None => self.standard.clone(),
+        })
+    }
 }
 
 /// Handles of one worker. Keys are 64-bit hashes of the label set's parts; a collision would add a record to
@@ -163,35 +192,41 @@ impl ExchangeMetrics {
             self.fold();
         }
         let handles = known.entry(key).or_insert_with(|| {
-            let labels = if folds { overflow(series.connection.direction) } else { http_labels(series) };
-            HttpHandles::new(labels)
+            let standard = if folds { overflow(series.connection.direction) } else { http_labels(series) };
+            let changes = (!folds).then_some(series.values);
+            HttpHandles::new(&LabelSet { standard, changes, rules: series.rules })
         });
         let fields = series.fields;
-        handles.requests.increment(1);
-        handles.duration.record(elapsed.as_secs_f64() * 1000.0);
-        handles.request_bytes.record(bytes_as_f64(fields.bytes_received));
-        handles.response_bytes.record(bytes_as_f64(fields.bytes_sent));
+        increment(handles.requests.as_ref(), 1);
+        let record = |histogram: Option<&Histogram>, value: f64| {
+            if let Some(histogram) = histogram {
+                histogram.record(value);
+            }
+        };
+        record(handles.duration.as_ref(), elapsed.as_secs_f64() * 1000.0);
+        record(handles.request_bytes.as_ref(), bytes_as_f64(fields.bytes_received));
+        record(handles.response_bytes.as_ref(), bytes_as_f64(fields.bytes_sent));
     }
 
     /// Counts a byte stream as opened.
     pub fn open_tcp(&self, series: &TcpSeries<'_>) {
-        self.with_tcp(series, |handles| handles.opened.increment(1));
+        self.with_tcp(series, |handles| increment(handles.opened.as_ref(), 1));
     }
 
     /// Counts bytes of a byte stream that goes on.
     pub fn carry_tcp(&self, series: &TcpSeries<'_>, received: u64, sent: u64) {
         self.with_tcp(series, |handles| {
-            handles.received.increment(received);
-            handles.sent.increment(sent);
+            increment(handles.received.as_ref(), received);
+            increment(handles.sent.as_ref(), sent);
         });
     }
 
     /// Counts a byte stream as closed, with the bytes that were not counted before.
     pub fn close_tcp(&self, series: &TcpSeries<'_>, received: u64, sent: u64) {
         self.with_tcp(series, |handles| {
-            handles.closed.increment(1);
-            handles.received.increment(received);
-            handles.sent.increment(sent);
+            increment(handles.closed.as_ref(), 1);
+            increment(handles.received.as_ref(), received);
+            increment(handles.sent.as_ref(), sent);
         });
     }
 
@@ -204,8 +239,9 @@ impl ExchangeMetrics {
             self.fold();
         }
         let handles = known.entry(key).or_insert_with(|| {
-            let labels = if folds { overflow(series.connection.direction) } else { tcp_labels(series) };
-            TcpHandles::new(labels)
+            let standard = if folds { overflow(series.connection.direction) } else { tcp_labels(series) };
+            let changes = (!folds).then_some(series.values);
+            TcpHandles::new(&LabelSet { standard, changes, rules: series.rules })
         });
         update(handles);
     }
@@ -217,24 +253,42 @@ impl ExchangeMetrics {
 }
 
 impl HttpHandles {
-    fn new(labels: Vec<Label>) -> Self {
+    fn new(labels: &LabelSet<'_>) -> Self {
         Self {
-            requests: counter!(REQUESTS_TOTAL, labels.clone()),
-            duration: histogram!(REQUEST_DURATION, labels.clone()),
-            request_bytes: histogram!(REQUEST_BYTES, labels.clone()),
-            response_bytes: histogram!(RESPONSE_BYTES, labels),
+            requests: labels.of(StandardMetric::RequestCount).map(|labels| counter!(REQUESTS_TOTAL, labels)),
+            duration: labels
+                .of(StandardMetric::RequestDuration)
+                .map(|labels| histogram!(REQUEST_DURATION, labels)),
+            request_bytes: labels
+                .of(StandardMetric::RequestSize)
+                .map(|labels| histogram!(REQUEST_BYTES, labels)),
+            response_bytes: labels
+                .of(StandardMetric::ResponseSize)
+                .map(|labels| histogram!(RESPONSE_BYTES, labels)),
         }
     }
 }
 
 impl TcpHandles {
-    fn new(labels: Vec<Label>) -> Self {
+    fn new(labels: &LabelSet<'_>) -> Self {
         Self {
-            opened: counter!(TCP_OPENED, labels.clone()),
-            closed: counter!(TCP_CLOSED, labels.clone()),
-            sent: counter!(TCP_SENT, labels.clone()),
-            received: counter!(TCP_RECEIVED, labels),
+            opened: labels
+                .of(StandardMetric::TcpOpenedConnections)
+                .map(|labels| counter!(TCP_OPENED, labels)),
+            closed: labels
+                .of(StandardMetric::TcpClosedConnections)
+                .map(|labels| counter!(TCP_CLOSED, labels)),
+            sent: labels.of(StandardMetric::TcpSentBytes).map(|labels| counter!(TCP_SENT, labels)),
+            received: labels
+                .of(StandardMetric::TcpReceivedBytes)
+                .map(|labels| counter!(TCP_RECEIVED, labels)),
         }
+    }
+}
+
+fn increment(counter: Option<&Counter>, by: u64) {
+    if let Some(counter) = counter {
+        counter.increment(by);
     }
 }
 
@@ -248,13 +302,14 @@ fn http_key(series: &HttpSeries<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     hash_ends(&mut hasher, series.connection, series.source, fields.destination.as_deref());
     (fields.status, fields.grpc_status, fields.flag, fields.mutual_tls, fields.is_grpc).hash(&mut hasher);
+    series.values.hash(&mut hasher);
     hasher.finish().max(1)
 }
 
 fn tcp_key(series: &TcpSeries<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     hash_ends(&mut hasher, series.connection, series.source, series.destination);
-    (series.flag, series.mutual_tls).hash(&mut hasher);
+    (series.flag, series.mutual_tls, series.values).hash(&mut hasher);
     hasher.finish().max(1)
 }
 
@@ -402,7 +457,14 @@ mod tests {
             let destination =
                 DestinationLabels { cluster: number.to_string(), ..DestinationLabels::default() };
             let fields = HttpFields { destination: Some(Arc::new(destination)), ..HttpFields::default() };
-            let series = HttpSeries { connection: &connection, source: None, local: &local, fields: &fields };
+            let series = HttpSeries {
+                connection: &connection,
+                source: None,
+                local: &local,
+                fields: &fields,
+                rules: &SideRules::default(),
+                values: &[],
+            };
             metrics.record_http(&series, Duration::from_millis(1));
         }
         assert_eq!(metrics.http.borrow().len(), SERIES_MAX + 1);

@@ -15,8 +15,10 @@ use mesh_api::name::SpiffeId;
 
 use super::access_log::{self, AccessLog, FLUSH_INTERVAL, WorkerLog};
 use super::active::ActiveRequests;
+use super::attributes::{HttpView, TcpView};
 use super::denials::Denials;
 use super::metrics::{ExchangeMetrics, HttpSeries, TcpSeries};
+use super::rules::{HEADER_BYTES_MAX, Rules};
 use crate::connection::{Connection, Direction};
 
 /// Records kept for reuse by one worker; more are freed.
@@ -225,6 +227,8 @@ pub struct HttpFields {
     pub request_id: String,
     /// `x-forwarded-for`.
     pub forwarded_for: String,
+    /// Further headers that expressions of Telemetry read, by name in lower case; repeated lines are joined.
+    pub kept_headers: Vec<(String, String)>,
     /// Response status; 0 when none was sent.
     pub status: u16,
     /// gRPC status from trailers or headers.
@@ -276,6 +280,7 @@ impl HttpFields {
         for text in [transport_failure, policy, reason, audit, route] {
             text.clear();
         }
+        self.kept_headers.clear();
         self.protocol = "HTTP/1.1";
         self.is_grpc = false;
         self.status = 0;
@@ -303,6 +308,8 @@ pub struct HttpRecord {
     started: Instant,
     /// What the drop reports when no status was set: the exchange was cut.
     source: Option<Arc<PeerLabels>>,
+    /// What held when the request came: its headers were kept for that.
+    rules: Rc<Rules>,
 }
 
 impl std::ops::Deref for HttpRecord {
@@ -334,6 +341,31 @@ impl HttpRecord {
     /// Names the calling workload, when it is known.
     pub fn set_source(&mut self, source: Arc<PeerLabels>) {
         self.source = Some(source);
+    }
+
+    /// Whether expressions read headers of requests, which are to be handed to [`Self::keep_header`] then.
+    #[must_use]
+    pub fn keeps_headers(&self) -> bool {
+        !self.rules.headers().is_empty()
+    }
+
+    /// Keeps a header line if an expression reads it.
+    pub fn keep_header(&mut self, name: &[u8], value: &[u8]) {
+        let rules = Rc::clone(&self.rules);
+        let read = rules.headers().iter().find(|read| name.eq_ignore_ascii_case(read.as_bytes()));
+        let (Some(name), Ok(value)) = (read, std::str::from_utf8(value)) else { return };
+        let kept = self.kept_headers.iter_mut().find(|(kept, _)| kept == name);
+        match kept {
+            Some((_, lines)) if lines.len() + value.len() < HEADER_BYTES_MAX => {
+                lines.push(',');
+                lines.push_str(value);
+            }
+            Some(_) => {}
+            None if value.len() <= HEADER_BYTES_MAX => {
+                self.kept_headers.push((name.clone(), value.to_owned()));
+            }
+            None => {}
+        }
     }
 
     /// Says that policy refused: rule id (`None` when no ALLOW matched), reason in words.
@@ -368,20 +400,25 @@ impl Drop for HttpRecord {
             fields.flag = fields.flag.at_retry_limit();
         }
         let inner = &self.worker.inner;
+        let rules = self.rules.of(self.connection.direction);
+        let view = HttpView { connection: &self.connection, fields: &fields, elapsed };
         inner.metrics.record_http(
             &HttpSeries {
                 connection: &self.connection,
                 source: self.source.as_deref(),
                 local: &inner.local.borrow(),
                 fields: &fields,
+                rules,
+                values: &rules.values(&view),
             },
             elapsed,
         );
         if fields.verdict == Verdict::Denied {
             inner.shared.denials.note_http(&self.connection, &fields);
         }
-        let format = inner.format.get();
-        if format != AccessLogFormat::Off && inner.log.is_on() {
+        if inner.log.is_on()
+            && let Some(format) = rules.log_format(inner.format.get(), &view)
+        {
             let now = SystemTime::now();
             inner.log.line(|line| {
                 access_log::write_http(line, format, &self.connection, &fields, elapsed, now);
@@ -451,7 +488,7 @@ impl TcpRecord {
         if !self.opened {
             self.opened = true;
             let inner = Rc::clone(&self.worker.inner);
-            inner.metrics.open_tcp(&self.series(&inner.local.borrow()));
+            self.with_series(|series| inner.metrics.open_tcp(series));
         }
     }
 
@@ -460,8 +497,7 @@ impl TcpRecord {
         let total = self.bytes_received + self.bytes_sent;
         if total - (self.reported.0 + self.reported.1) >= REPORT_BYTES {
             let (received, sent) = self.take_unreported();
-            let inner = &self.worker.inner;
-            inner.metrics.carry_tcp(&self.series(&inner.local.borrow()), received, sent);
+            self.with_series(|series| self.worker.inner.metrics.carry_tcp(series, received, sent));
         }
     }
 
@@ -489,15 +525,20 @@ impl TcpRecord {
         self.details = format!("rbac_access_denied_matched_policy[{policy}]");
     }
 
-    fn series<'a>(&'a self, local: &'a LocalWorkload) -> TcpSeries<'a> {
-        TcpSeries {
+    fn with_series(&self, update: impl FnOnce(&TcpSeries<'_>)) {
+        let inner = &self.worker.inner;
+        let rules = Rc::clone(&inner.rules.borrow());
+        let rules = rules.of(self.connection.direction);
+        update(&TcpSeries {
             connection: &self.connection,
             source: self.source.as_deref(),
-            local,
+            local: &inner.local.borrow(),
             destination: self.destination.as_deref(),
             flag: self.flag,
             mutual_tls: self.mutual_tls,
-        }
+            rules,
+            values: &rules.values(&TcpView(self)),
+        });
     }
 }
 
@@ -509,12 +550,15 @@ impl Drop for TcpRecord {
         self.opened();
         let inner = Rc::clone(&self.worker.inner);
         let (received, sent) = self.take_unreported();
-        inner.metrics.close_tcp(&self.series(&inner.local.borrow()), received, sent);
+        self.with_series(|series| inner.metrics.close_tcp(series, received, sent));
         if self.verdict == Verdict::Denied {
             inner.shared.denials.note_tcp(&self.connection, self);
         }
-        let format = inner.format.get();
-        if format != AccessLogFormat::Off && inner.log.is_on() {
+        let rules = Rc::clone(&inner.rules.borrow());
+        let rules = rules.of(self.connection.direction);
+        if inner.log.is_on()
+            && let Some(format) = rules.log_format(inner.format.get(), &TcpView(self))
+        {
             inner.log.line(|line| access_log::write_tcp(line, format, self, SystemTime::now()));
         }
     }
@@ -540,6 +584,7 @@ struct Inner {
     metrics: ExchangeMetrics,
     format: std::cell::Cell<AccessLogFormat>,
     local: RefCell<LocalWorkload>,
+    rules: RefCell<Rc<Rules>>,
     log: WorkerLog,
     #[expect(
         clippy::vec_box,
@@ -570,6 +615,7 @@ impl Telemetry {
                 metrics: ExchangeMetrics::default(),
                 format: std::cell::Cell::new(AccessLogFormat::Json),
                 local: RefCell::default(),
+                rules: RefCell::default(),
                 log: WorkerLog::new(self.shared.log.clone()),
                 free_http: RefCell::default(),
             }),
@@ -596,10 +642,11 @@ pub struct WorkerTelemetry {
 }
 
 impl WorkerTelemetry {
-    /// Takes over what configuration says: log format and the own workload's labels. Called when the
-    /// configuration changes, not per request.
-    pub fn configure(&self, format: AccessLogFormat, local: LocalWorkload) {
+    /// Takes over what configuration says: log format, the own workload's labels, and its Telemetry. Called when
+    /// the configuration changes, not per request.
+    pub fn configure(&self, format: AccessLogFormat, local: LocalWorkload, rules: Rules) {
         self.inner.format.set(format);
+        *self.inner.rules.borrow_mut() = Rc::new(rules);
         *self.inner.local.borrow_mut() = local;
         self.inner.metrics.forget();
     }
@@ -629,6 +676,7 @@ impl WorkerTelemetry {
             connection: Rc::clone(connection),
             started: Instant::now(),
             source: None,
+            rules: Rc::clone(&self.inner.rules.borrow()),
         }
     }
 

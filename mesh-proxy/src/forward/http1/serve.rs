@@ -555,8 +555,8 @@ impl Session<'_> {
         refusal.note(record);
         self.out.clear();
         let is_head = self.request.method == "HEAD";
-        record.bytes_sent =
-            super::answer::write(&mut self.out, refusal, self.connection.direction, keeping, is_head);
+        let form = answer::Form { direction: self.connection.direction, keeping, is_head };
+        record.bytes_sent = answer::write(&mut self.out, refusal, form, record.told_decision().as_deref());
         let written = match self.stream.write_all(&self.out).await {
             Ok(()) => self.stream.flush().await,
             Err(error) => Err(error),
@@ -575,7 +575,11 @@ impl Session<'_> {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
         };
+        let keeps_headers = record.keeps_headers();
         for (name, value) in self.request.headers.iter() {
+            if keeps_headers {
+                record.keep_header(name, value);
+            }
             let text = || std::str::from_utf8(value).unwrap_or_default();
             if name.eq_ignore_ascii_case(b"user-agent") {
                 record.user_agent.push_str(text());

@@ -57,6 +57,11 @@ pub fn describe(parts: &Parts, record: &mut HttpRecord) {
     let text = |name| parts.headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     record.user_agent.push_str(text(USER_AGENT.as_str()).unwrap_or_default());
     record.forwarded_for.push_str(text("x-forwarded-for").unwrap_or_default());
+    if record.keeps_headers() {
+        for (name, value) in &parts.headers {
+            record.keep_header(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
     record.is_grpc = parts
         .headers
         .get(CONTENT_TYPE)
