@@ -21,7 +21,7 @@ pub(crate) const NETWORK: [Tool; 2] =
     [Tool { program: "ip", package: "iproute2" }, Tool { program: "nft", package: "nftables" }];
 
 /// Stock clients and servers that the tests of interoperability and of hostile peers use.
-pub(crate) const STOCK: [Tool; 16] = [
+pub(crate) const STOCK: [Tool; 18] = [
     Tool { program: "curl", package: "curl" },
     Tool { program: "nghttp", package: "nghttp2-client" },
     Tool { program: "h2load", package: "nghttp2-client" },
@@ -36,6 +36,8 @@ pub(crate) const STOCK: [Tool; 16] = [
     Tool { program: "mariadb", package: "mariadb-client-core" },
     Tool { program: "openssl", package: "openssl" },
     Tool { program: "nsenter", package: "util-linux" },
+    Tool { program: "node", package: "nodejs" },
+    Tool { program: "npm", package: "npm" },
     Tool { program: GRPC_OF_PYTHON, package: "python3-grpcio" },
     Tool { program: WEBSOCKETS_OF_PYTHON, package: "python3-websockets" },
 ];

@@ -46,7 +46,7 @@ pub(crate) fn mesh_of(workloads: &[&str]) -> String {
 /// A document of this kind with this `spec`, which may be written on several lines.
 pub(crate) fn document(kind: &str, namespace: &str, name: &str, spec: &str) -> String {
     let api = match kind {
-        "AuthorizationPolicy" | "PeerAuthentication" => "security.istio.io/v1",
+        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => "security.istio.io/v1",
         "MeshConfig" => "mini-mesh.io/v1alpha1",
         _ => "networking.istio.io/v1",
     };
