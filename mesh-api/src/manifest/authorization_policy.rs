@@ -44,11 +44,7 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<Authori
             let hint = "Add rules, or rules: [{}] to ask for everything.";
             report.error(place, "CUSTOM without rules is meaningless: nobody is asked", hint);
         }
-        Action::Custom => {
-            let effect = "no external authorizer can be asked, so every request that matches is denied";
-            report.not_enforced(place, effect);
-        }
-        Action::Allow | Action::Deny | Action::Audit => {}
+        Action::Allow | Action::Deny | Action::Audit | Action::Custom => {}
     }
     if action == Action::Custom && spec.get("provider").is_none() {
         report.missing(input.spec, "provider", "CUSTOM needs a provider.name that is not empty.");
