@@ -15,6 +15,7 @@ pub mod error_chain;
 pub mod manifest;
 pub mod model;
 pub mod name;
+pub mod policy_assertion;
 pub mod policy_test;
 pub mod problem;
 pub mod traffic_record;

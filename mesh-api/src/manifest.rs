@@ -40,6 +40,7 @@ mod lower;
 mod mesh_config;
 mod meta;
 mod peer_authentication;
+pub mod policy_assertion;
 pub mod policy_test;
 mod protocol;
 mod report;

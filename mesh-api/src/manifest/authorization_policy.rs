@@ -113,7 +113,8 @@ fn entries<'t>(name: &str, (place, max): (Place<'t>, usize), report: &mut Report
     items.into_iter().filter(|item| !item.is_null()).collect()
 }
 
-fn rule(place: Place<'_>, action: Option<Action>, report: &mut Report) -> Rule {
+/// Reads a rule.
+pub(super) fn rule(place: Place<'_>, action: Option<Action>, report: &mut Report) -> Rule {
     if place.is_null() {
         report.error(place, "rule must not be nil", "Write {} for a rule that matches everything.");
         return Rule::default();

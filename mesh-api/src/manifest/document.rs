@@ -31,7 +31,7 @@ const SERVED: [(&str, &[&str], &[Kind]); 5] = [
     ("mini-mesh.io", &["v1alpha1"], &[Kind::MeshConfig]),
 ];
 /// Kinds of served groups that are valid and have no effect here.
-const UNSERVED: [(&str, &str, &str); 6] = [
+const UNSERVED: [(&str, &str, &str); 7] = [
     ("networking.istio.io", "Gateway", "there are no ingress gateways, so nothing is opened"),
     (
         "networking.istio.io",
@@ -41,6 +41,7 @@ const UNSERVED: [(&str, &str, &str); 6] = [
     ("networking.istio.io", "WorkloadGroup", "workloads are stated one by one, as WorkloadEntry"),
     ("networking.istio.io", "ProxyConfig", "proxies are configured by MeshConfig and their own flags"),
     ("mini-mesh.io", "PolicyTest", "tests are run by `meshctl policy test`"),
+    ("mini-mesh.io", "PolicyAssertion", "assertions are checked by `meshctl policy verify`"),
     ("mini-mesh.io", "Mesh", "a file for `meshctl up` is not configuration of a running mesh"),
 ];
 /// Core kinds of Kubernetes that are none of the mesh's business.
