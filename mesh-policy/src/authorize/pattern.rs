@@ -92,6 +92,11 @@ impl Patterns {
         Self::new(comparison, texts.into_iter().map(|text| Pattern::parse(text.as_ref())))
     }
 
+    /// How values are compared.
+    pub(crate) fn comparison(&self) -> Comparison {
+        self.comparison
+    }
+
     /// Every pattern; in lower case when the comparison ignores case.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Pattern> {
         let exact: Vec<_> = match &self.exact {
@@ -171,6 +176,11 @@ pub(crate) struct Glob(Box<str>);
 impl Glob {
     pub(crate) fn new(text: &str) -> Self {
         Self(text.into())
+    }
+
+    /// The pattern as written.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 
     /// The text, if it holds no star.

@@ -7,7 +7,7 @@ use super::attributes::Claims;
 
 /// A test of one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     NonEmpty,
     Exact(Box<str>),
     Prefix(Box<str>),
@@ -28,8 +28,8 @@ impl Part {
 /// A compiled value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestPrincipal {
-    issuer: Part,
-    subject: Part,
+    pub(crate) issuer: Part,
+    pub(crate) subject: Part,
 }
 
 impl RequestPrincipal {
