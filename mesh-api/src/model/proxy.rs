@@ -69,6 +69,17 @@ pub struct WorkloadPolicies {
     pub telemetry: WorkloadTelemetry,
 }
 
+impl WorkloadPolicies {
+    /// The same for people: keys are shown without what is secret of them.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut shown = self.clone();
+        shown.request = self.request.iter().map(|policy| Arc::new(policy.redacted())).collect();
+        shown.key_sets = self.key_sets.iter().map(|(url, set)| (url.clone(), set.redacted())).collect();
+        shown
+    }
+}
+
 /// Trust anchors by trust domain, as DER certificates. A bundle is always a set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TrustBundleSet {

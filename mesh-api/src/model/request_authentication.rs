@@ -101,3 +101,60 @@ pub struct KeySet {
     /// Why the last attempt to fetch failed, in words; empty when it did not.
     pub problem: String,
 }
+
+impl KeySet {
+    /// The same for people: see [`redacted_jwks`].
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let jwks = self.jwks.as_deref().map(|jwks| Arc::from(redacted_jwks(jwks)));
+        Self { jwks, problem: self.problem.clone() }
+    }
+}
+
+impl RequestAuthentication {
+    /// The same for people: keys in line are shown without what is secret of them.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut shown = self.clone();
+        for rule in shown.jwt_rules.iter_mut().filter(|rule| !rule.jwks.is_empty()) {
+            rule.jwks = redacted_jwks(&rule.jwks);
+        }
+        shown
+    }
+}
+
+/// What stands where a secret was.
+const REDACTED: &str = "[redacted]";
+/// Members of a key that only its owner may know: private ones and symmetric keys (RFC 7518 section 6).
+const SECRET: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// A JWKS as it may be shown: secret members are replaced, and what is not JSON is replaced as a whole.
+#[must_use]
+pub fn redacted_jwks(jwks: &str) -> String {
+    let Ok(mut document) = serde_json::from_str::<serde_json::Value>(jwks) else {
+        return REDACTED.to_owned();
+    };
+    let keys = document.get_mut("keys").and_then(serde_json::Value::as_array_mut);
+    for key in keys.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+        for (_, value) in key.iter_mut().filter(|(name, _)| SECRET.contains(&name.as_str())) {
+            *value = REDACTED.into();
+        }
+    }
+    document.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_of_a_key_is_shown() {
+        let jwks = r#"{"keys":[{"kty":"oct","k":"topsecret","kid":"a"},
+            {"kty":"RSA","n":"AQ","e":"AQAB","d":"topsecret","oth":[{"d":"topsecret"}]},"topic"]}"#;
+        let shown =
+            KeySet { jwks: Some(Arc::from(jwks)), problem: String::new() }.redacted().jwks.expect("shown");
+        assert!(!shown.contains("topsecret"), "{shown}");
+        assert!(shown.contains(r#""kid":"a""#) && shown.contains(r#""n":"AQ""#), "{shown}");
+        assert_eq!(redacted_jwks("topsecret"), REDACTED);
+    }
+}

@@ -210,7 +210,8 @@ pub fn endpoints(state: &ProxyState, telemetry: &Telemetry) -> Vec<EndpointStatu
     list
 }
 
-/// The policies in force. Before there are any, the version is empty and nothing is admitted.
+/// The policies in force, with what is secret of their keys redacted. Before there are any, the version is
+/// empty and nothing is admitted.
 #[must_use]
 pub fn policy(state: &ProxyState) -> PolicyStatus {
     match &state.workload {
@@ -218,7 +219,7 @@ pub fn policy(state: &ProxyState) -> PolicyStatus {
             version: workload.policy_version.to_string(),
             mtls: workload.policies.mtls,
             mtls_ports: workload.policies.mtls_ports.clone(),
-            policies: workload.policies.clone(),
+            policies: workload.policies.redacted(),
         },
         None => PolicyStatus {
             version: String::new(),
