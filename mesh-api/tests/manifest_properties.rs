@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_api::manifest::{self, Document, LowerContext};
+use mesh_api::manifest::{self, Document, LowerContext, policy_test};
 use mesh_api::problem::Severity;
 use proptest::prelude::*;
 
@@ -160,8 +160,36 @@ fn shapeless() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
+/// A policy test with everything that one may state.
+const POLICY_TEST: &str = "apiVersion: mini-mesh.io/v1alpha1\nkind: PolicyTest\nmetadata: {name: t}\nspec:\n  mesh: {trustDomain: td}\n  policies:\n  \
+     - file: a/*.yaml\n  - apiVersion: security.istio.io/v1\n    kind: AuthorizationPolicy\n    metadata: {name: p}\n    spec: {rules: [{}]}\n  \
+     cases:\n  - name: a\n    now: 2026-01-01T00:00:00Z\n    request: &r {principal: spiffe://td/a, headers: {x: [a, b]}, jwtClaims: {iss: i}}\n    \
+     expect: {decision: allow, upstream: {headers: {x: a}}}\n  - {name: b, request: *r, expect: deny}\n  \
+     admission:\n  - {name: c, document: {kind: X}, expect: reject, message: a}\n";
+
+/// The policy test with something else in it.
+fn damaged_test() -> impl Strategy<Value = String> {
+    (any::<prop::sample::Index>(), any::<prop::sample::Index>(), noise()).prop_map(|(from, to, noise)| {
+        let (from, to) = (from.index(POLICY_TEST.len()), to.index(POLICY_TEST.len()));
+        format!("{}{noise}{}", &POLICY_TEST[..from.min(to)], &POLICY_TEST[from.max(to)..])
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// A file without an error has tests, and each of them tests something.
+    #[test]
+    fn a_damaged_policy_test_tests_something_or_says_why(text in damaged_test()) {
+        let read = policy_test::parse("t.yaml", &text);
+        for test in read.tests.iter().filter(|_| !read.is_broken()) {
+            prop_assert!(!test.cases.is_empty() || !test.admission.is_empty(), "{text}");
+        }
+        for problem in &read.problems {
+            let last = text.lines().count() + 1;
+            prop_assert!((1..=last).contains(&usize::try_from(problem.origin.line).expect("a line")), "{problem}\n{text}");
+        }
+    }
 
     #[test]
     fn no_text_is_too_strange(text in noise()) {

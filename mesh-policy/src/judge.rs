@@ -121,18 +121,9 @@ impl Judgement {
     /// that a report on many requests to a workload with many rules stays readable.
     #[must_use]
     pub fn abridged(mut self, max: usize) -> Self {
-        let Some(explanation) = &mut self.explanation else { return self };
-        let nearest = explanation.nearest_miss.as_ref().map(|miss| miss.id.clone());
-        let (mut room, mut omitted) = (max, 0);
-        for policy in &mut explanation.policies {
-            policy.rules.retain(|rule| {
-                let is_kept = rule.matched || Some(&rule.id) == nearest.as_ref() || room > 0;
-                room = room.saturating_sub(1);
-                omitted += usize::from(!is_kept);
-                is_kept
-            });
+        if let Some(explanation) = &mut self.explanation {
+            self.rules_omitted = explanation.abridge(max);
         }
-        self.rules_omitted = omitted;
         self
     }
 }
@@ -392,3 +383,6 @@ fn time(seconds: i64) -> SystemTime {
 fn principal(claims: &Claims) -> Option<String> {
     Some(format!("{}/{}", claims.text("iss")?, claims.text("sub")?))
 }
+
+#[cfg(test)]
+mod tests;
