@@ -18,6 +18,7 @@ mod failure;
 mod json;
 mod key_set;
 mod locate;
+mod outcome;
 mod output;
 mod rule;
 mod token;
@@ -34,8 +35,10 @@ pub use effects::{EffectiveHeaders, Effects};
 
 use failure::Failure;
 use locate::{Found, Locations, Source, TOKENS_MAX};
+use outcome::{Fault, Outcome, Signatures};
 use output::Outputs;
 use rule::{Parsed, Rule};
+use token::Token;
 
 /// Longest realm of a challenge, in characters (SEMANTICS 7.4).
 const REALM_MAX: usize = 256;
@@ -213,6 +216,7 @@ impl Authenticator {
     /// others are asked only about what is not verified yet: that must not pass unseen (SEMANTICS C3).
     fn evaluate(&self, found: &mut [Found], now: u64) -> Outcome {
         let mut outcome = Outcome::default();
+        let mut signatures = Signatures::default();
         for (index, rule) in self.rules.iter().enumerate() {
             let is_settled = !outcome.accepted.is_empty();
             let concerns = |token: &Found| {
@@ -226,7 +230,7 @@ impl Authenticator {
             // Envoy takes the last token first, and its message is the one that counts.
             for &at in own.iter().rev() {
                 let checked = match &found[at].token {
-                    Ok(token) => rule.check(token, now),
+                    Ok(token) => rule.check(token, now).and_then(|keys| signatures.verify((at, token), keys)),
                     Err(failure) => Err(*failure),
                 };
                 match checked {
@@ -274,44 +278,6 @@ impl Authenticator {
     }
 }
 
-/// What the rules say about the tokens of a request.
-#[derive(Debug, Default)]
-struct Outcome {
-    /// Rules that accepted all of their tokens, with these.
-    accepted: Vec<(usize, Vec<usize>)>,
-    /// Tokens that a rule refused, in the order of rules.
-    faults: Vec<Fault>,
-}
-
-/// A token that a rule refused.
-#[derive(Debug, Clone, Copy)]
-struct Fault {
-    rule: usize,
-    token: usize,
-    failure: Failure,
-}
-
-impl Outcome {
-    /// The fault for which the request is refused, if it is.
-    ///
-    /// When some rule accepted, only what no rule verified counts. Of the rules' faults Envoy reports that
-    /// of the first, unless it is that the issuer is another rule's: then the last that says more.
-    fn decisive(&self, found: &[Found]) -> Option<Fault> {
-        let mut of_rules: Vec<Fault> = Vec::new();
-        for fault in &self.faults {
-            let counts = self.accepted.is_empty() || !found[fault.token].is_verified;
-            if counts && of_rules.last().is_none_or(|last| last.rule != fault.rule) {
-                of_rules.push(*fault);
-            }
-        }
-        let first = *of_rules.first()?;
-        if first.failure != Failure::UnknownIssuer {
-            return Some(first);
-        }
-        of_rules.into_iter().rev().find(|fault| fault.failure != Failure::UnknownIssuer).or(Some(first))
-    }
-}
-
 /// The tokens at a rule's locations, in the order of extraction.
 fn tokens_of(rule: &Rule, found: &[Found]) -> Vec<usize> {
     let at = |location| (0..found.len()).filter(move |at| found[*at].location == location);
@@ -339,12 +305,7 @@ fn is_preflight(request: &TokenRequest<'_>) -> bool {
     request.method == "OPTIONS" && has("origin") && has("access-control-request-method")
 }
 
-fn refused(
-    request: &TokenRequest<'_>,
-    rule: &Rule,
-    token: Option<&token::Token>,
-    failure: Failure,
-) -> Refused {
+fn refused(request: &TokenRequest<'_>, rule: &Rule, token: Option<&Token>, failure: Failure) -> Refused {
     Refused {
         status: failure.status(),
         message: failure.to_string(),

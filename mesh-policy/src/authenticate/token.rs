@@ -3,6 +3,8 @@
 //! The checks and their order are those of Envoy's `Jwt::parseFromString`, for the order decides which
 //! message a token with two faults gets.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
@@ -24,6 +26,9 @@ pub(super) struct Token {
     /// Whether the header demands an extension (RFC 7515 section 4.1.11), of which none is known here.
     pub(super) has_critical: bool,
     pub(super) payload: Map<String, Value>,
+    /// Values of `aud` in the form in which they are compared, put in order once: each of many rules looks for
+    /// its few among what may be thousands.
+    pub(super) audiences: BTreeSet<Box<str>>,
     pub(super) not_before: Option<u64>,
     pub(super) expires: Option<u64>,
     /// The signature; `None` when its text is not the one spelling of its bytes.
@@ -56,6 +61,7 @@ impl Token {
             algorithm: head.algorithm,
             key_id: head.key_id,
             has_critical: head.has_critical,
+            audiences: audiences(&members),
             payload: members,
             not_before,
             expires,
@@ -77,13 +83,21 @@ impl Token {
     pub(super) fn issuer(&self) -> &str {
         self.payload.get("iss").and_then(Value::as_str).unwrap_or_default()
     }
+}
 
-    /// Values of `aud`, which is a string or a list of strings.
-    pub(super) fn audiences(&self) -> impl Iterator<Item = &str> {
-        let claim = self.payload.get("aud");
-        let list = claim.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        claim.and_then(Value::as_str).into_iter().chain(list.iter().filter_map(Value::as_str))
-    }
+/// An audience without its scheme and without one slash at its end (SEMANTICS 7.4).
+pub(super) fn bare(audience: &str) -> &str {
+    let rest = audience.strip_prefix("http://").or_else(|| audience.strip_prefix("https://"));
+    let rest = rest.unwrap_or(audience);
+    rest.strip_suffix('/').unwrap_or(rest)
+}
+
+/// Values of `aud`, which is a string or a list of strings, in the form in which they are compared.
+fn audiences(payload: &Map<String, Value>) -> BTreeSet<Box<str>> {
+    let claim = payload.get("aud");
+    let list = claim.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let all = claim.and_then(Value::as_str).into_iter().chain(list.iter().filter_map(Value::as_str));
+    all.map(|audience| bare(audience).into()).collect()
 }
 
 /// The first section.
@@ -146,5 +160,27 @@ fn seconds(payload: &Map<String, Value>, name: &'static str) -> Result<Option<u6
             Ok(Some(whole))
         }
         Some(_) | None => Err(Failure::OutOfRange(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audiences_are_compared_without_scheme_and_last_slash() {
+        for (audience, expected) in [
+            ("api", "api"),
+            ("http://api", "api"),
+            ("https://api/", "api"),
+            ("https://api//", "api/"),
+            ("ftp://api", "ftp://api"),
+            ("HTTPS://api", "HTTPS://api"),
+            ("http://https://api", "https://api"),
+            ("/", ""),
+            ("", ""),
+        ] {
+            assert_eq!(bare(audience), expected, "{audience}");
+        }
     }
 }

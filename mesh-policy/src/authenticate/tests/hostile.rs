@@ -49,7 +49,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_parsed_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(token::Token::parse(&bytes).is_err() || bytes.is_ascii());
+        prop_assert!(Token::parse(&bytes).is_err() || bytes.is_ascii());
     }
 
     #[test]

@@ -157,3 +157,21 @@ fn four_thousand_rules_share_the_keys_of_one_provider() {
     assert_eq!(bearer(&token).subject(&authenticator), "alice");
     assert_eq!(bearer(&signer.token(&payload(json!({"iss": "x"})))).subject(&authenticator), UNKNOWN);
 }
+
+/// A token that names every audience and no key is checked once, and not by each of many rules.
+#[test]
+fn rules_with_the_same_keys_check_a_signature_once() {
+    let signer = Signer::new("", "ES256");
+    let meant_for = |number: usize| JwtRule { audiences: vec![format!("a{number}")], ..rule(&[&signer]) };
+    let authenticator = compiled((0..2_000).map(meant_for).collect());
+    let audiences: Vec<String> = (0..2_000).map(|number| format!("a{number}")).collect();
+    let forged = Signer::new("", "ES256").token(&payload(json!({"aud": audiences})));
+    let token = Token::parse(forged.as_bytes()).expect("of good form");
+    let mut signatures = Signatures::default();
+    for rule in &authenticator.rules {
+        let keys = rule.check(&token, NOW).expect("good claims");
+        assert_eq!(signatures.verify((0, &token), keys), Err(Failure::Signature));
+    }
+    assert_eq!(signatures.checked.len(), 1);
+    assert_eq!(bearer(&forged).subject(&authenticator), "Jwt verification fails");
+}
