@@ -185,7 +185,7 @@ fn policy_test(file: &Arc<str>, root: Place<'_>, report: &mut Report) -> PolicyT
         .optional("metadata")
         .map(|place| place.fields(&["name", "namespace", "labels", "annotations"], report));
     let named = metadata.and_then(|metadata| metadata.optional("name"));
-    let name = named.and_then(|place| self::name(place, report));
+    let name = named.and_then(|place| name(place, report));
     let mut test = PolicyTest {
         name: name.unwrap_or_default().to_owned(),
         origin: Origin { file: Arc::clone(file), line: root.line() },
@@ -312,7 +312,7 @@ fn admission(
     report: &mut Report,
 ) -> Option<AdmissionCase> {
     let fields = place.fields(&["name", "document", "expect", "message"], report);
-    let name = fields.required("name", "Name the test.", report).and_then(|place| self::name(place, report));
+    let name = fields.required("name", "Name the test.", report).and_then(|place| name(place, report));
     let document = fields.required("document", "Write the document that is applied.", report);
     let choices = [("accept", Admission::Accept), ("warn", Admission::Warn), ("reject", Admission::Reject)];
     let expect = fields.required("expect", "Write accept, warn or reject.", report);
