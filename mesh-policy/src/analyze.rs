@@ -18,6 +18,7 @@ mod document;
 mod finding;
 mod gateways;
 mod kubernetes;
+mod presumed;
 mod routes;
 mod survey;
 mod traffic;
@@ -67,9 +68,8 @@ pub fn analyze(model: &Model<'_>) -> Vec<Problem> {
 /// Checks a model, and says what to write where. In a fixed order, whatever the order of the objects.
 #[must_use]
 pub fn findings(model: &Model<'_>) -> Vec<Finding> {
-    let pods: Vec<(Workload, &Document)> =
-        model.documents.iter().filter_map(|document| Some((document.workload()?, document))).collect();
-    let survey = Survey::of(*model, &pods);
+    let made = presumed::workloads(model);
+    let survey = Survey::of(*model, &made);
     let mut findings = Vec::new();
     authorization::check(&survey, &mut findings);
     authentication::check(&survey, &mut findings);
@@ -99,10 +99,10 @@ pub fn unjudged(model: &Model<'_>) -> Vec<&'static str> {
     let has_routes = !model.virtual_services.is_empty() || !model.destination_rules.is_empty();
     let mut remarks = Vec::new();
     if has_policies && !has_workloads {
-        remarks.push("there are no workloads: selectors and ports were not compared with any");
+        remarks.push("there are no workloads: whether selectors pick any was not judged");
     }
     if has_routes && model.services.is_empty() {
-        remarks.push("there are no services: hosts of routes were not looked up");
+        remarks.push("there are no services: whether hosts of routes exist was not judged");
     }
     remarks
 }

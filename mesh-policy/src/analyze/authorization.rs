@@ -30,8 +30,33 @@ pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
         identity::check(survey, policy, &scope, findings);
         reach::check(survey, policy, &scope, findings);
     }
+    entries::check_exceptions(survey.model.authorization, &survey.model.mesh.root_namespace, findings);
+    normalization(survey, findings);
     shadow::check(survey, findings);
     reach::check_locked_out(survey, findings);
+}
+
+/// Policies on paths where paths stay as they came.
+fn normalization(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
+    let tests_path = |rule: &mesh_api::model::Rule| {
+        rule.to.iter().any(|operation| !operation.paths.is_empty() || !operation.not_paths.is_empty())
+    };
+    let mut testing = survey.model.authorization.iter().filter(|policy| policy.rules.iter().any(tests_path));
+    if survey.model.mesh.path_normalization != mesh_api::model::PathNormalization::None {
+        return;
+    }
+    let settings = survey.documents("mini-mesh.io", "MeshConfig").next();
+    if let (Some(settings), Some(policy)) = (settings, testing.next()) {
+        let message = format!(
+            "Paths are judged as they came, and {} tests them: /./x, //x and %78 get round it",
+            policy.meta.object
+        );
+        findings.push(
+            settings
+                .finding(catalogue::NOT_NORMALIZED, "spec.pathNormalization.normalization", message)
+                .fix("normalization: BASE"),
+        );
+    }
 }
 
 fn gateway_selector(policy: &AuthorizationPolicy) -> Finding {
@@ -120,12 +145,22 @@ pub(super) fn unselected(
         written(&selector.match_labels)
     );
     let elsewhere = survey.workloads.iter().find(|surveyed| selector.selects(&surveyed.workload.labels));
-    let hint = match elsewhere {
-        Some(found) => format!(
+    // Labels of a Deployment are not those of its pods.
+    let mistaken = survey.model.documents.iter().find(|document| {
+        document.subject.namespace == namespace.as_str()
+            && document.pod().is_some_and(|(path, _)| !path.is_empty())
+            && selects_all_of(&selector.match_labels, &document.labels)
+    });
+    let hint = match (mistaken, elsewhere) {
+        (Some(document), _) => format!(
+            "{} has these labels itself; policies select the labels of its pods, spec.template.metadata.labels.",
+            document.subject
+        ),
+        (None, Some(found)) => format!(
             "{} has these labels; the policy must be in its namespace, {}.",
             found.named, found.named.namespace
         ),
-        None => format!("Compare the labels with those of the workloads of namespace {namespace}."),
+        (None, None) => format!("Compare the labels with those of the workloads of namespace {namespace}."),
     };
     Some(Finding::of(catalogue::NO_WORKLOAD, meta, field, message).hint(hint))
 }

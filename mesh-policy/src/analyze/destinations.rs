@@ -122,9 +122,14 @@ fn endpoints(survey: &Survey<'_>, rule: &Document, findings: &mut Vec<Finding>) 
         return;
     }
     let endpoints: Vec<&Workload> = services.iter().flat_map(|service| survey.endpoints(service)).collect();
-    if endpoints.is_empty()
-        && !services.iter().any(|it| survey.knows_workloads_of(it.meta.object.namespace.as_str()))
-    {
+    modes(survey, rule, &endpoints, findings);
+    // Presumed endpoints may have more labels than are known.
+    let is_known = |it: &&mesh_api::model::Service| {
+        it.selector.is_none() || survey.knows_workloads_of(it.meta.object.namespace.as_str())
+    };
+    let are_elsewhere = endpoints.is_empty()
+        && (!survey.knows_workloads() || services.iter().all(|it| it.selector.is_none()));
+    if !services.iter().all(is_known) || are_elsewhere {
         return;
     }
     for (index, subset) in rule.list("/subsets").iter().enumerate() {
@@ -145,7 +150,6 @@ fn endpoints(survey: &Survey<'_>, rule: &Document, findings: &mut Vec<Finding>) 
             message,
         ));
     }
-    modes(survey, rule, &endpoints, findings);
 }
 
 fn modes(survey: &Survey<'_>, rule: &Document, endpoints: &[&Workload], findings: &mut Vec<Finding>) {
@@ -199,6 +203,44 @@ fn modes(survey: &Survey<'_>, rule: &Document, endpoints: &[&Workload], findings
     }
 }
 
+/// Ports whose declared protocol and TLS of a DestinationRule contradict each other.
+fn tls_twice(survey: &Survey<'_>, entry: &Document, hosts: &[&str], findings: &mut Vec<Finding>) {
+    for (index, port) in entry.list("/ports").iter().enumerate() {
+        let Some(number) = port.get("number").and_then(Value::as_u64) else { continue };
+        let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase();
+        let opens = |rule: &Document| {
+            let at_port = rule
+                .list("/trafficPolicy/portLevelSettings")
+                .iter()
+                .find(|it| it.pointer("/port/number").and_then(Value::as_u64) == Some(number));
+            let tls = match at_port {
+                Some(settings) => settings.pointer("/tls/mode"),
+                None => rule.spec("/trafficPolicy/tls/mode"),
+            };
+            matches!(tls.and_then(Value::as_str), Some("SIMPLE" | "MUTUAL"))
+        };
+        let rule = hosts
+            .iter()
+            .find_map(|host| survey.rules_for(&host.to_ascii_lowercase()).find(|rule| opens(rule)));
+        let field = format!("spec.ports[{index}].protocol");
+        match (protocol.as_str(), rule) {
+            ("HTTPS" | "TLS", Some(rule)) => {
+                let message = format!(
+                    "Port {number} carries TLS already, and {} ({}) opens TLS to it: the server finds TLS within TLS",
+                    rule.subject, rule.origin
+                );
+                findings.push(entry.finding(catalogue::DOUBLE_TLS, field, message).fix("protocol: HTTP"));
+            }
+            ("HTTP" | "HTTP2", None) if number == 443 && port.get("targetPort").is_none() => {
+                let message = "Port 443 is declared as plain HTTP, and no DestinationRule opens TLS to it: what clients send there as HTTPS is not understood";
+                findings
+                    .push(entry.finding(catalogue::PLAINTEXT_ON_443, field, message).fix("protocol: HTTPS"));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A ServiceEntry's claim of a host and port: positions of both, and the protocol.
 type Claim<'d> = (&'d Document, usize, usize, String);
 
@@ -209,6 +251,7 @@ fn entries(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
         findings.extend(export_to(survey, entry));
         let hosts = texts(entry.spec("/hosts"));
         let has_addresses = !entry.list("/addresses").is_empty();
+        tls_twice(survey, entry, &hosts, findings);
         let resolution = entry.spec("/resolution").and_then(Value::as_str).unwrap_or("NONE");
         for (index, port) in entry.list("/ports").iter().enumerate() {
             let protocol =

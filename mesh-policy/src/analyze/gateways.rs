@@ -337,9 +337,12 @@ fn contend(survey: &Survey<'_>, kind: &Contenders<'_>, findings: &mut Vec<Findin
 
 /// Access logs for no provider.
 fn providers(survey: &Survey<'_>, telemetry: &Document) -> Option<Finding> {
-    let has_default = survey.model.documents.iter().any(|document| {
-        document.subject.kind == "MeshConfig" && !document.list("/defaultProviders/accessLogging").is_empty()
-    });
+    let mesh = survey.model.mesh;
+    let has_default = !mesh.default_providers.access_logging.is_empty()
+        || survey.model.documents.iter().any(|document| {
+            document.subject.kind == "MeshConfig"
+                && !document.list("/defaultProviders/accessLogging").is_empty()
+        });
     let logs = telemetry.list("/accessLogging");
     let is_off = |log: &Value| log.get("disabled").and_then(Value::as_bool) == Some(true);
     if has_default || logs.iter().any(is_off) {

@@ -34,6 +34,7 @@ pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
         }
         gateways(survey, document, findings);
         findings.extend(export_to(survey, document));
+        findings.extend(unaffected(survey, document));
         findings.extend(foreign(survey, document));
     }
     same_hosts(survey, findings);
@@ -195,7 +196,10 @@ fn gateways(survey: &Survey<'_>, document: &Document, findings: &mut Vec<Finding
         }
         let (namespace, short) = name.split_once('/').unwrap_or((document.subject.namespace.as_str(), name));
         match survey.gateway(namespace, short) {
-            Some(gateway) => findings.extend(hosts_of_gateway(document, gateway)),
+            Some(gateway) => {
+                findings.extend(hosts_of_gateway(document, gateway));
+                findings.extend(tls_of_gateway(document, gateway));
+            }
             None if survey.knows_services() || survey.documents(GROUP, "Gateway").next().is_some() => {
                 let elsewhere = survey.documents(GROUP, "Gateway").find(|it| it.subject.name == short);
                 let finding = document.finding(
@@ -256,6 +260,74 @@ fn hosts_of_gateway(document: &Document, gateway: &Document) -> Option<Finding> 
             .finding(catalogue::HOST_NOT_IN_GATEWAY, "spec.hosts", message)
             .hint(format!("The gateway's hosts are {}; it answers 404 for others.", admitted.join(", ")))
     })
+}
+
+/// Routes of a kind that the gateway's server does not use for these hosts.
+fn tls_of_gateway(document: &Document, gateway: &Document) -> Option<Finding> {
+    let hosts = texts(document.spec("/hosts"));
+    let (has_http, has_tls) = (!document.list("/http").is_empty(), !document.list("/tls").is_empty());
+    let serving: Vec<&Value> = gateway
+        .list("/servers")
+        .iter()
+        .filter(|server| {
+            let of = texts(server.get("hosts"));
+            let mut of = of.iter().map(|host| host.rsplit_once('/').map_or(*host, |(_, host)| host));
+            of.any(|known| hosts.iter().any(|host| overlap(known, host)))
+        })
+        .collect();
+    let passes = |server: &&Value| {
+        let mode = server.pointer("/tls/mode").and_then(Value::as_str);
+        matches!(mode, Some("PASSTHROUGH" | "AUTO_PASSTHROUGH"))
+    };
+    let is_all = |wanted: bool| !serving.is_empty() && serving.iter().all(|server| passes(server) == wanted);
+    let name = &gateway.subject;
+    let (field, message) = if has_http && !has_tls && is_all(true) {
+        ("spec.http", format!("{name} passes TLS through, and sees no HTTP: these routes are never used"))
+    } else if has_tls && !has_http && is_all(false) {
+        ("spec.tls", format!("{name} ends TLS for these hosts: routes by SNI are never used"))
+    } else {
+        return None;
+    };
+    Some(document.finding(catalogue::GATEWAY_TLS, field, message))
+}
+
+/// A gateway's route to a host whose own routing is for the mesh only.
+fn unaffected(survey: &Survey<'_>, document: &Document) -> Option<Finding> {
+    if !is_for_gateways(document) {
+        return None;
+    }
+    for (index, route) in document.list("/http").iter().enumerate() {
+        for (path, target) in targets(&format!("spec.http[{index}]"), route) {
+            let host = target.get("host").and_then(Value::as_str)?;
+            if target.get("subset").is_some() || path.contains("mirror") {
+                continue;
+            }
+            let host = full_host(survey, &document.subject.namespace, host);
+            let own = survey.routes_for(&host).find(|it| {
+                it.subject != document.subject && gateways_of(it) == ["mesh"] && chooses_subsets(it)
+            });
+            if let Some(own) = own {
+                let message = format!(
+                    "Subset in virtual service {} has no effect on ingress gateway {} requests: they go to {host} by this route alone",
+                    own.subject,
+                    gateways_of(document).join(", ")
+                );
+                return Some(document.finding(catalogue::INGRESS_UNAFFECTED, path, message));
+            }
+        }
+    }
+    None
+}
+
+/// Whether a VirtualService does more than to send everything to one subset.
+fn chooses_subsets(document: &Document) -> bool {
+    let routes = document.list("/http");
+    let all: BTreeSet<String> = routes
+        .iter()
+        .flat_map(|route| items(route.get("route")))
+        .filter_map(|target| target.pointer("/destination/subset")?.as_str().map(str::to_owned))
+        .collect();
+    all.len() > 1
 }
 
 /// `exportTo` with a namespace that does not exist.

@@ -38,9 +38,12 @@ pub(super) struct Survey<'a> {
     accounts: BTreeMap<&'a str, BTreeSet<&'a str>>,
     default_account: ServiceAccount,
     by_kind: BTreeMap<&'a str, Vec<&'a Document>>,
+    /// Namespaces of which workloads were given.
+    given: BTreeSet<&'a str>,
     service_documents: BTreeMap<&'a str, Vec<&'a Document>>,
     gateways: BTreeMap<(&'a str, &'a str), &'a Document>,
     rules: Rules<'a>,
+    routes: BTreeMap<String, Vec<&'a Document>>,
     verified: OnceCell<Vec<bool>>,
     flags: OnceCell<Vec<Flags>>,
 }
@@ -68,8 +71,27 @@ pub(super) struct Surveyed<'a> {
     pub(super) named: Named,
     /// The document that it was made of, when it is a pod or makes pods.
     pub(super) document: Option<&'a Document>,
+    pub(super) evidence: Evidence,
     pub(super) ports: Vec<DeclaredPort>,
     modes: OnceCell<MtlsResolution>,
+}
+
+/// How a workload is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// It was given.
+    Given,
+    /// A Service or Gateway selects it, and it was not given: it has these labels at least.
+    Presumed,
+}
+
+/// A workload that was made of something else than a WorkloadEntry.
+#[derive(Debug)]
+pub(super) struct Made<'a> {
+    pub(super) workload: Workload,
+    pub(super) named: Named,
+    pub(super) document: Option<&'a Document>,
+    pub(super) evidence: Evidence,
 }
 
 /// A port of a workload, as a service declares it.
@@ -105,7 +127,7 @@ pub(super) struct Acceptance {
 }
 
 impl<'a> Survey<'a> {
-    pub(super) fn of(model: Model<'a>, pods: &'a [(Workload, &'a Document)]) -> Self {
+    pub(super) fn of(model: Model<'a>, made: &'a [Made<'a>]) -> Self {
         let mut services_of: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
         let mut services = BTreeMap::new();
         let mut wildcard_services = Vec::new();
@@ -123,18 +145,27 @@ impl<'a> Survey<'a> {
             .iter()
             .map(|(namespace, services)| (*namespace, ServiceIndex::of(services)))
             .collect();
-        let stated = model.workloads.iter().map(|workload| (&**workload, None));
-        let made = pods.iter().map(|(workload, document)| (workload, Some(*document)));
-        let workloads: Vec<Surveyed<'_>> = stated
-            .chain(made)
-            .map(|(workload, document)| {
-                let index = selectors.get(workload.meta.object.namespace.as_str());
-                let ports = index.map(|index| index.ports(workload)).unwrap_or_default();
-                let named =
-                    document.map_or_else(|| Named::from(&workload.meta.object), |it| it.subject.clone());
-                Surveyed { workload, named, document, ports, modes: OnceCell::new() }
-            })
-            .collect();
+        let ports = |workload: &Workload| {
+            let index = selectors.get(workload.meta.object.namespace.as_str());
+            index.map(|index| index.ports(workload)).unwrap_or_default()
+        };
+        let stated = model.workloads.iter().map(|workload| Surveyed {
+            workload,
+            named: Named::from(&workload.meta.object),
+            document: None,
+            evidence: Evidence::Given,
+            ports: ports(workload),
+            modes: OnceCell::new(),
+        });
+        let made = made.iter().map(|made| Surveyed {
+            workload: &made.workload,
+            named: made.named.clone(),
+            document: made.document,
+            evidence: made.evidence,
+            ports: ports(&made.workload),
+            modes: OnceCell::new(),
+        });
+        let workloads: Vec<Surveyed<'_>> = stated.chain(made).collect();
         let mut survey = Self {
             model,
             workloads,
@@ -149,9 +180,11 @@ impl<'a> Survey<'a> {
             accounts: BTreeMap::new(),
             default_account: ServiceAccount::parse("default").expect("a valid constant"),
             by_kind: BTreeMap::new(),
+            given: BTreeSet::new(),
             service_documents: BTreeMap::new(),
             gateways: BTreeMap::new(),
             rules: Rules::default(),
+            routes: BTreeMap::new(),
             verified: OnceCell::new(),
             flags: OnceCell::new(),
         };
@@ -167,8 +200,11 @@ impl<'a> Survey<'a> {
             for (key, value) in &workload.labels {
                 self.by_label.entry((namespace, key, value)).or_default().push(position);
             }
-            self.accounts.entry(namespace).or_default().insert(workload.service_account.as_str());
-            self.namespaces.used.insert(namespace);
+            if surveyed.evidence == Evidence::Given {
+                self.accounts.entry(namespace).or_default().insert(workload.service_account.as_str());
+                self.given.insert(namespace);
+                self.namespaces.used.insert(namespace);
+            }
         }
         for document in self.model.documents {
             let namespace = document.subject.namespace.as_str();
@@ -179,6 +215,11 @@ impl<'a> Survey<'a> {
                 self.gateways.insert((namespace, &document.subject.name), document);
             } else if document.is("networking.istio.io", "DestinationRule") {
                 self.index_rule(document);
+            } else if document.is("networking.istio.io", "VirtualService") {
+                for host in super::document::texts(document.spec("/hosts")) {
+                    let full = super::routes::full_host(self, namespace, host);
+                    self.routes.entry(full).or_default().push(document);
+                }
             }
             if document.is("", "Namespace") {
                 self.namespaces.declared.insert(&document.subject.name);
@@ -218,6 +259,11 @@ impl<'a> Survey<'a> {
             .chain(wildcard)
             .collect::<Vec<_>>()
             .into_iter()
+    }
+
+    /// The VirtualServices of a host.
+    pub(super) fn routes_for(&self, host: &str) -> impl Iterator<Item = &'a Document> {
+        self.routes.get(host).into_iter().flatten().copied()
     }
 
     /// A Gateway by namespace and name.
@@ -315,12 +361,12 @@ impl<'a> Survey<'a> {
 
     /// Whether workloads are known at all, so that "none" is an answer.
     pub(super) fn knows_workloads(&self) -> bool {
-        !self.workloads.is_empty()
+        !self.given.is_empty()
     }
 
     /// Whether workloads of a namespace are known.
     pub(super) fn knows_workloads_of(&self, namespace: &str) -> bool {
-        self.by_namespace.contains_key(namespace)
+        self.given.contains(namespace)
     }
 
     /// Whether services are known at all.

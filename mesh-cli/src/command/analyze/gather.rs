@@ -148,8 +148,16 @@ pub(super) fn of_files(
         let is_none = unknown == Unknown::Ignored && document.identity.is_none() && document.outcome.is_err();
         gathered.document(&document.origin, &document.text, context.default_namespace.as_str());
         let problems = document.warnings.iter().chain(document.outcome.as_ref().err().into_iter().flatten());
+        // Policy tests and files for `meshctl up` stand beside what they are for.
+        let is_beside =
+            problems.clone().any(|problem| problem.code == NOT_ENFORCED && problem.object.is_none())
+                && value(&document.text).is_some_and(|value| {
+                    let version = value.get("apiVersion").and_then(Value::as_str);
+                    version.is_some_and(|version| version.starts_with("mini-mesh.io/"))
+                });
         let told = problems.filter(|problem| {
-            (detail == Detail::Verbose || problem.code != FOREIGN)
+            (detail == Detail::Verbose
+                || problem.code != FOREIGN && !(is_beside && problem.code == NOT_ENFORCED))
                 && !(is_none && problem.severity == Severity::Error)
         });
         gathered.entries.extend(told.cloned().map(mildly).map(Entry::from));

@@ -29,6 +29,65 @@ pub(super) fn check(policy: &AuthorizationPolicy, findings: &mut Vec<Finding>) {
     findings.extend(rule_complements(policy));
 }
 
+fn asks_for_token(rule: &Rule) -> bool {
+    rule.from.iter().any(|source| !source.request_principals.is_empty())
+        || rule.when.iter().any(|it| it.key.starts_with("request.auth.") && !it.values.is_empty())
+}
+
+/// Paths that are excepted from a rule that asks for a token, and then allowed by none.
+fn excepted(
+    policy: &AuthorizationPolicy,
+    index: usize,
+    rule: &Rule,
+    allowed: &dyn Fn(&str) -> bool,
+) -> Option<Finding> {
+    if policy.action != Action::Allow || !asks_for_token(rule) {
+        return None;
+    }
+    let (position, operation) =
+        rule.to.iter().enumerate().find(|(_, it)| it.paths.is_empty() && !it.not_paths.is_empty())?;
+    let path = operation.not_paths.iter().find(|path| !allowed(path))?;
+    let message = format!(
+        "Requests to {path:?} are denied: what an ALLOW rule excludes has to be allowed by another one, and none does"
+    );
+    let field = format!("spec.rules[{index}].to[{position}].operation.notPaths");
+    let fix = format!("- to:\n  - operation:\n      paths: {}", list(&operation.not_paths));
+    Some(Finding::of(catalogue::EXCLUDED_FROM_ALLOW, &policy.meta, field, message).fix(fix))
+}
+
+/// Rules that except paths, held against every other ALLOW policy that may be for the same workloads.
+pub(super) fn check_exceptions(
+    policies: &[std::sync::Arc<AuthorizationPolicy>],
+    root: &mesh_api::name::Namespace,
+    findings: &mut Vec<Finding>,
+) {
+    for policy in policies {
+        let own = &policy.meta.object.namespace;
+        let allowed = |path: &str| {
+            let reach = policies.iter().filter(|it| it.action == Action::Allow && !it.dry_run);
+            let mut reach = reach.filter(|it| {
+                it.meta.object.namespace == *own || it.meta.object.namespace == *root || own == root
+            });
+            reach.any(|it| {
+                it.rules.iter().any(|rule| {
+                    let takes = |operation: &Operation| {
+                        operation.paths.iter().any(|value| cover::value(cover::Form::Path, value, path))
+                            || operation.paths.is_empty()
+                                && !operation
+                                    .not_paths
+                                    .iter()
+                                    .any(|not| cover::value(cover::Form::Path, not, path))
+                    };
+                    !asks_for_token(rule) && (rule.to.is_empty() || rule.to.iter().any(takes))
+                })
+            })
+        };
+        for (index, rule) in policy.rules.iter().enumerate() {
+            findings.extend(excepted(policy, index, rule, &allowed));
+        }
+    }
+}
+
 /// Which parts a rule has.
 fn parts(rule: &Rule) -> [bool; 3] {
     [!rule.from.is_empty(), !rule.to.is_empty(), !rule.when.is_empty()]

@@ -192,16 +192,16 @@ fn unverified(
     }
     let root = &survey.model.mesh.root_namespace;
     let own = &policy.meta.object.namespace;
-    // A policy of the whole mesh is for many workloads without tokens, and one with verification is enough.
-    let is_wide = own == root && policy.selector.is_empty();
+    // A policy without selector is for many workloads, some without tokens; one with verification is enough.
+    let is_wide = policy.selector.is_empty();
     let at = if scope.members.is_empty() {
         let applies = |selector: &Selector| {
-            !policy.targets.is_empty()
-                || selects_all_of(&selector.match_labels, &policy.selector.match_labels)
+            let (theirs, own) = (&selector.match_labels, &policy.selector.match_labels);
+            !policy.targets.is_empty() || selects_all_of(theirs, own) || selects_all_of(own, theirs)
         };
         let is_verified = survey.model.request.iter().any(|request| {
             let of = &request.meta.object.namespace;
-            (of == root || of == own || is_wide) && (is_wide || applies(&request.selector))
+            (of == root || of == own || own == root) && applies(&request.selector)
         });
         (!is_verified).then(|| "its workloads".to_owned())?
     } else {

@@ -53,7 +53,12 @@ fn check_field(
         for (index, value) in values.iter().enumerate() {
             if let Some(Fault(code, message, fix)) = fault(survey, name, value) {
                 let field = format!("{path}.{list}[{index}]");
-                findings.push(Finding::of(code, &policy.meta, field, message).fix(fix));
+                let finding = Finding::of(code, &policy.meta, field, message).fix(fix);
+                let is_pattern = code == catalogue::LITERAL_STAR || code == catalogue::REGEX;
+                findings.push(match is_pattern && *name != "paths" {
+                    true => finding.hint("Use a prefix, a suffix, or list the values."),
+                    false => finding,
+                });
             }
         }
     }

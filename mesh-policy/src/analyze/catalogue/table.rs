@@ -107,6 +107,10 @@ codes! {
         "Several Gateways on the same pods use one certificate; clients that reuse HTTP/2 connections get 404.",
         "",
         "Put the hosts into one Gateway.";
+    INGRESS_UNAFFECTED = "IST0140" "IngressRouteRulesNotAffected" Warning,
+        "A gateway routes to a host whose own VirtualService, with its subsets and matches, is for the mesh only: it has no effect on requests that come in through the gateway.",
+        "",
+        "Add the gateway to that VirtualService, or state the subsets in the gateway's route.";
     UID_1337 = "IST0144" "InvalidApplicationUID" Warning,
         "The application runs as user 1337, the proxy's own: its traffic goes past the proxy and past every policy.",
         "securityContext: {runAsUser: 1337}",
@@ -363,6 +367,14 @@ codes! {
         "An ALLOW rule whose condition only excludes values also holds when the header or claim is absent.",
         "when: [{key: \"request.headers[x-tenant]\", notValues: [guest]}]",
         "Add values: [\"*\"] to demand that there is one.";
+    NOT_NORMALIZED = "MM0436" "PathsNotNormalized" Warning,
+        "Paths are not normalised (pathNormalization NONE), and policies test paths: /./admin, //admin and /%61dmin are other paths to them and the same to most applications.",
+        "pathNormalization: {normalization: NONE}",
+        "Use BASE, or MERGE_SLASHES where the application merges slashes.";
+    EXCLUDED_FROM_ALLOW = "MM0437" "ExceptionIsDenied" Info,
+        "An ALLOW rule that asks for a token excludes paths, and no other rule allows them: requests to them are denied, not let through without a token.",
+        "rules:\n- from: [{source: {requestPrincipals: [\"*\"]}}]\n  to: [{operation: {notPaths: [/healthz]}}]",
+        "Add a rule that allows the paths to anybody.";
     FOREIGN_ROUTE = "MM0501" "RouteForForeignHost" Info,
         "A VirtualService routes the host of another namespace for every caller.",
         "",
@@ -391,6 +403,18 @@ codes! {
         "Rewriting the prefix \"/foo\" to \"/\" turns \"/foo/x\" into \"//x\", which policies and applications may read as another path.",
         "match: [{uri: {prefix: /foo}}]\nrewrite: {uri: /}",
         "Match the prefix /foo/ first, then /foo.";
+    PLAINTEXT_ON_443 = "MM0508" "PlaintextOnTlsPort" Warning,
+        "A ServiceEntry declares port 443 as HTTP, and no DestinationRule opens TLS to it: clients send HTTPS there, and the proxy reads it as HTTP and fails.",
+        "ports: [{number: 443, name: http, protocol: HTTP}]",
+        "Declare it as HTTPS or TLS.";
+    DOUBLE_TLS = "MM0509" "TlsInTls" Warning,
+        "A port that carries TLS already gets a DestinationRule that opens TLS: the server finds TLS within TLS.",
+        "ports: [{number: 443, name: https, protocol: HTTPS}]   # with tls: {mode: SIMPLE}",
+        "Declare the port as HTTP if the proxy is to open TLS, or remove tls.";
+    GATEWAY_TLS = "MM0510" "GatewayTlsMismatch" Warning,
+        "A Gateway passes TLS through, and the VirtualService has http routes only (or the Gateway ends TLS, and it has tls routes only): none of them is used.",
+        "tls: {mode: PASSTHROUGH}   # and the VirtualService has http: […]",
+        "Use tls routes with sniHosts for PASSTHROUGH, http routes where TLS ends.";
     NOT_ENFORCED = "MM0601" "NotEnforced" Warning,
         "The field or kind is valid in Istio and has no effect in this version.",
         "",
