@@ -131,6 +131,24 @@ pub struct NearestMiss {
     pub unmet: Vec<ClauseExplanation>,
 }
 
+impl Explanation {
+    /// Keeps the rules that match, the one that came closest, and at most `max` others; gives the number of
+    /// those left out. So the account of a decision among many rules stays readable, and small.
+    pub fn abridge(&mut self, max: usize) -> usize {
+        let nearest = self.nearest_miss.as_ref().map(|miss| miss.id.clone());
+        let (mut room, mut omitted) = (max, 0);
+        for policy in &mut self.policies {
+            policy.rules.retain(|rule| {
+                let is_kept = rule.matched || Some(&rule.id) == nearest.as_ref() || room > 0;
+                room = room.saturating_sub(1);
+                omitted += usize::from(!is_kept);
+                is_kept
+            });
+        }
+        omitted
+    }
+}
+
 impl Authorizer {
     /// Explains the decision about one request or connection.
     #[must_use]
