@@ -148,6 +148,9 @@ pub struct PolicyStatus {
 /// A refusal, for `who was denied, by which rule`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denial {
+    /// Id of the latest of them, 16 hexadecimal digits: as in the access log and in `x-mesh-decision`.
+    #[serde(default)]
+    pub id: String,
     /// Time of the refusal.
     pub time: String,
     /// SPIFFE id of the peer, empty without one.
@@ -168,6 +171,10 @@ pub struct Denial {
     pub reason: String,
     /// How many alike were refused since the last entry of the same kind.
     pub count: u64,
+    /// Every policy, rule and clause as it was evaluated (JSON of the policy engine's explanation), or null.
+    /// Only `GET /decision?id=` answers it.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub explanation: serde_json::Value,
 }
 
 /// `GET /logging` and `POST /logging?level=`.

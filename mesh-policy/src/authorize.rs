@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use mesh_api::model::{Action, AuthorizationPolicy, MeshSettings, ObjectRef, Origin};
 use mesh_api::name::TrustDomain;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use attributes::{Attributes, Claims, HeaderList, HeaderValues, HttpAttributes};
 pub use explain::{
@@ -94,7 +94,7 @@ impl Decision {
 }
 
 /// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DenyReason {
     /// A DENY rule matched.

@@ -111,6 +111,7 @@ impl Admin {
             }
             "/policy" => get(&|| Answer::json(StatusCode::OK, &dump::policy(&self.state.load()))),
             "/denials" => get(&|| Answer::json(StatusCode::OK, &dump::denials(&self.telemetry))),
+            "/decision" => get(&|| self.decision(query)),
             "/logging" if method == Method::POST => self.set_log_level(query),
             "/logging" => get(&|| self.log_level()),
             "/drain" => only(&Method::POST, method, || {
@@ -138,6 +139,19 @@ impl Admin {
                 Answer::metrics(text)
             }
             None => failure(StatusCode::NOT_IMPLEMENTED, "metrics belong to the embedding process", ""),
+        }
+    }
+
+    /// The refusal with the id that the query names.
+    fn decision(&self, query: Option<&str>) -> Answer {
+        let hint = "GET /decision?id=ID, with the 16 hexadecimal digits of the access log's decision_id.";
+        let id = query.and_then(|query| http::parameter(query, "id"));
+        let Some(id) = id.and_then(|id| u64::from_str_radix(&id, 16).ok()) else {
+            return failure(StatusCode::BAD_REQUEST, "no id of a decision is given", hint);
+        };
+        match self.telemetry.denials().find(id) {
+            Some(denial) => Answer::json(StatusCode::OK, &denial),
+            None => failure(StatusCode::NOT_FOUND, "no refusal with this id is remembered", ""),
         }
     }
 

@@ -15,6 +15,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use mesh_policy::authenticate::{Authenticated, Authenticator, Effects, Refused, TokenRequest};
@@ -187,6 +188,8 @@ pub fn request(
             Ok(Permit(grounds))
         }
         Decision::Denied { by, reason, .. } => {
+            let judged = attributes(connection, Some(HttpAttributes { claims, ..http }));
+            record.explain(|| workload.authorizer.explain(&judged));
             deny(workload, by, reason, record);
             Err(Denied(reason))
         }
@@ -257,9 +260,14 @@ fn external_reason(provider: &str, cause: ExternalCause) -> String {
 
 /// Judges a byte stream; `None` when it is refused, and the record then says by which rule.
 ///
-/// Waits only when a CUSTOM policy matches, for as long as its provider allows; dropping the future gives the
-/// check up.
-pub async fn stream(worker: &Worker, connection: &Connection, record: &mut TcpRecord) -> Option<Permit> {
+/// Waits only when a CUSTOM policy matches, for as long as its provider allows and `gone` is not ready; dropping
+/// the future gives the check up.
+pub async fn stream(
+    worker: &Worker,
+    connection: &Connection,
+    record: &mut TcpRecord,
+    gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Option<Permit> {
     let (workload, provider, rule) = {
         let state = worker.state.load();
         let workload = state.workload.as_ref()?;
@@ -276,9 +284,13 @@ pub async fn stream(worker: &Worker, connection: &Connection, record: &mut TcpRe
     };
     let authorizer = workload.config.mesh.authorizer(&provider)?;
     let asked = Asked { connection, http: None };
-    let gone = |_: &mut std::task::Context<'_>| std::task::Poll::Pending;
     let outcome = ext_authz::check(worker, (&provider, authorizer), &asked, gone).await;
     count_external(&workload, rule, &outcome);
+    if matches!(outcome, Outcome::Gone) {
+        record.flag = Flag::DownstreamConnectionTermination;
+        record.fault = FaultDomain::Client;
+        return None;
+    }
     if let Some(cause) = refusal_cause(&outcome) {
         record.verdict = Verdict::Denied;
         record.fault = FaultDomain::Policy;
@@ -314,6 +326,7 @@ fn judge_stream(
         }
         Decision::Denied { by, reason, .. } => {
             let rule = by.map(|id| workload.authorizer.rule(id));
+            record.explain(|| workload.authorizer.explain(&attributes(connection, None)));
             record.deny(rule.as_ref().map(|rule| rule as &dyn std::fmt::Display), &reason.to_string());
             None
         }

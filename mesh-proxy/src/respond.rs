@@ -12,6 +12,9 @@ use crate::ext_authz;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord, Verdict};
 use crate::upstream::ConnectError;
 
+/// Header that tells a peer of the mesh which decision refused its request, for `meshctl why`.
+pub const DECISION_ID: HeaderName = HeaderName::from_static("x-mesh-decision");
+
 /// Why a request gets no answer from the application.
 #[derive(Debug)]
 pub enum Refusal {

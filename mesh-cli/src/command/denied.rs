@@ -64,8 +64,9 @@ fn table(denials: &[Denial]) {
         };
         let time =
             time(denial).map_or_else(|| denial.time.clone(), |time| time.strftime("%H:%M:%S").to_string());
-        vec![time, denial.count.to_string(), who, request, denial.policy.clone(), denial.reason.clone()]
+        let Denial { id, policy, reason, .. } = denial;
+        vec![time, denial.count.to_string(), who, request, policy.clone(), reason.clone(), id.clone()]
     };
     let rows: Vec<Vec<String>> = denials.iter().map(row).collect();
-    output::table(&["LAST (UTC)", "COUNT", "WHO", "REQUEST", "RULE", "REASON"], &rows);
+    output::table(&["LAST (UTC)", "COUNT", "WHO", "REQUEST", "RULE", "REASON", "DECISION"], &rows);
 }

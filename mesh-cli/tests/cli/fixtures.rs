@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use mesh_api::admin::{
-    CaStatus, CertificateStatus, ClusterStatus, ControlStatus, Denial, EndpointStatus, ListenerStatus,
-    LogLevel, ObjectSummary, PolicyStatus, ProxyStatus, ReadyStatus, RegistryDump, RouteStatus, SourceStatus,
-    SyncStatus,
+    CaStatus, CertificateStatus, ClusterStatus, ControlStatus, Denial, EndpointStatus, KeySourceStatus,
+    ListenerStatus, LogLevel, ObjectSummary, PolicyStatus, ProxyStatus, ReadyStatus, RegistryDump,
+    RouteStatus, SourceStatus, SyncStatus,
 };
 use mesh_api::manifest::{self, LowerContext, Object};
-use mesh_api::model::{Kind, MtlsMode, ObjectRef, Origin, WorkloadPolicies};
+use mesh_api::model::{KeySet, Kind, MtlsMode, ObjectRef, Origin, WorkloadPolicies};
 use mesh_api::name::{Namespace, ObjectName};
 use mesh_api::problem::{Problem, Severity};
 
@@ -228,6 +228,30 @@ pub(crate) fn control_status(folder: &str, proxies: Vec<ProxyStatus>) -> Control
     }
 }
 
+pub(crate) fn key_sources() -> Vec<KeySourceStatus> {
+    let source = |url: &str, keys, age_seconds, problem: &str| KeySourceStatus {
+        url: url.to_owned(),
+        keys,
+        age_seconds,
+        problem: problem.to_owned(),
+    };
+    vec![
+        source("https://a.example/keys", 2, Some(60), ""),
+        source(
+            "https://b.example/keys",
+            1,
+            Some(7_300),
+            "cannot connect to https://b.example/keys at 192.0.2.1",
+        ),
+        source(
+            "https://c.example/keys",
+            0,
+            None,
+            "https://c.example/keys has no usable keys: the answer is not JSON",
+        ),
+    ]
+}
+
 pub(crate) fn held_source(folder: &str) -> SourceStatus {
     SourceStatus {
         path: format!("{folder}/config"),
@@ -301,6 +325,12 @@ pub(crate) fn policy() -> PolicyStatus {
             _ => {}
         }
     }
+    let jwks = r#"{"keys":[{"crv":"P-256","kid":"2026-11","kty":"EC","x":"1","y":"2"},{"e":"AQAB","kty":"RSA","n":"AQ"}]}"#;
+    let problem = "cannot connect to https://b.example/keys at 192.0.2.1".to_owned();
+    policies.key_sets = BTreeMap::from([
+        ("https://a.example/keys".to_owned(), KeySet { jwks: Some(jwks.into()), problem: String::new() }),
+        ("https://b.example/keys".to_owned(), KeySet { jwks: None, problem }),
+    ]);
     PolicyStatus {
         version: "7".to_owned(),
         mtls: MtlsMode::Strict,
@@ -312,6 +342,7 @@ pub(crate) fn policy() -> PolicyStatus {
 fn denial(time: &str, peer: &str, method: &str, policy: &str, count: u64) -> Denial {
     let is_http = !method.is_empty();
     Denial {
+        id: format!("{:016x}", 0x5a17_0000_0000_0000_u64 + count),
         time: time.to_owned(),
         peer: peer.to_owned(),
         source: "10.77.0.2:40000".to_owned(),
@@ -322,6 +353,7 @@ fn denial(time: &str, peer: &str, method: &str, policy: &str, count: u64) -> Den
         policy: policy.to_owned(),
         reason: if policy == "none" { "no ALLOW policy matched" } else { "a DENY policy matched" }.to_owned(),
         count,
+        explanation: serde_json::Value::Null,
     }
 }
 

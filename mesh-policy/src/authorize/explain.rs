@@ -5,7 +5,7 @@
 //! everything: it is for one request at a time.
 
 use mesh_api::model::{Action, ObjectRef, Origin};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::attributes::{Attributes, Facts};
 use super::clause::Clause;
@@ -13,7 +13,7 @@ use super::rule::{Dropped, RuleForm};
 use super::{Aside, Authorizer, Decision, DenyReason, DryRunAllow, External, RuleId};
 
 /// The account of one decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Whether the request may pass; as far as an external authorizer has a say, if that lets it pass.
@@ -42,7 +42,7 @@ pub struct Explanation {
 }
 
 /// What the CUSTOM policies say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalExplanation {
     /// Policy id of the CUSTOM rule that matched.
@@ -52,7 +52,7 @@ pub struct ExternalExplanation {
 }
 
 /// One policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyExplanation {
     /// Kind, namespace and name.
@@ -70,7 +70,7 @@ pub struct PolicyExplanation {
 }
 
 /// One rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleExplanation {
     /// Policy id, as logs write it.
@@ -90,7 +90,7 @@ pub struct RuleExplanation {
 }
 
 /// One source or operation: it matches when all of its clauses hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryExplanation {
     /// Whether all clauses hold.
@@ -100,7 +100,7 @@ pub struct EntryExplanation {
 }
 
 /// One field of a rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClauseExplanation {
     /// The field as written, for instance `notPrincipals`.
@@ -118,7 +118,7 @@ pub struct ClauseExplanation {
 }
 
 /// The ALLOW rule that came closest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NearestMiss {
     /// Policy id of the rule.

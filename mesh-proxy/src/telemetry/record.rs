@@ -12,11 +12,13 @@ use std::time::{Instant, SystemTime};
 
 use mesh_api::model::AccessLogFormat;
 use mesh_api::name::SpiffeId;
+use mesh_policy::authorize::Explanation;
 
 use super::access_log::{self, AccessLog, FLUSH_INTERVAL, WorkerLog};
 use super::active::ActiveRequests;
 use super::attributes::{HttpView, TcpView};
 use super::denials::Denials;
+use super::explaining::{self, Explaining};
 use super::metrics::{ExchangeMetrics, HttpSeries, TcpSeries};
 use super::rules::{HEADER_BYTES_MAX, Rules};
 use crate::connection::{Connection, Direction};
@@ -253,6 +255,10 @@ pub struct HttpFields {
     pub reason: String,
     /// The AUDIT rule that matched, empty for none.
     pub audit: String,
+    /// Names a refusal; 0 before there is one.
+    pub decision_id: u64,
+    /// The account of a refusal, as JSON, when there was time to write one.
+    pub explanation: Option<Box<str>>,
     /// Upstream address.
     pub upstream: Option<SocketAddr>,
     /// Called side.
@@ -281,6 +287,8 @@ impl HttpFields {
             text.clear();
         }
         self.kept_headers.clear();
+        self.decision_id = 0;
+        self.explanation = None;
         self.protocol = "HTTP/1.1";
         self.is_grpc = false;
         self.status = 0;
@@ -368,6 +376,32 @@ impl HttpRecord {
         }
     }
 
+    /// Keeps the account of a refusal if there is time to write one: under a flood of refusals only some are
+    /// explained, and alike ones are explained once.
+    pub fn explain(&mut self, explain: impl FnOnce() -> Explanation) {
+        if self.worker.inner.explaining.may_explain_http(&self.connection, self) {
+            self.explanation = explaining::text(explain());
+        }
+    }
+
+    /// The id of the decision, for the peer of a refused request. Only a peer of the mesh is told: to strangers
+    /// an id says how often, and whether twice the same proxy, refused them.
+    #[must_use]
+    pub fn told_decision(&mut self) -> Option<String> {
+        if self.verdict != Verdict::Denied || self.connection.peer_identity().is_none() {
+            return None;
+        }
+        Some(format!("{:016x}", self.named_decision()))
+    }
+
+    /// The id of the decision, which is drawn when it is first asked for.
+    fn named_decision(&mut self) -> u64 {
+        if self.decision_id == 0 {
+            self.decision_id = fastrand::u64(1..);
+        }
+        self.decision_id
+    }
+
     /// Says that policy refused: rule id (`None` when no ALLOW matched), reason in words.
     ///
     /// # Panics
@@ -387,6 +421,9 @@ impl HttpRecord {
 
 impl Drop for HttpRecord {
     fn drop(&mut self) {
+        if self.fields.as_ref().is_some_and(|fields| fields.verdict == Verdict::Denied) {
+            self.named_decision();
+        }
         let Some(mut fields) = self.fields.take() else { return };
         let elapsed = self.started.elapsed();
         if fields.status == 0 && fields.flag == Flag::None {
@@ -461,6 +498,10 @@ pub struct TcpRecord {
     pub reason: String,
     /// The AUDIT rule that matched, empty for none.
     pub audit: String,
+    /// Names a refusal; 0 before there is one.
+    pub decision_id: u64,
+    /// The account of a refusal, as JSON, when there was time to write one.
+    pub explanation: Option<Box<str>>,
     /// Upstream address.
     pub upstream: Option<SocketAddr>,
     /// Called side.
@@ -511,6 +552,13 @@ impl TcpRecord {
         self.silent = true;
     }
 
+    /// Keeps the account of a refusal, as [`HttpRecord::explain`].
+    pub fn explain(&mut self, explain: impl FnOnce() -> Explanation) {
+        if self.worker.inner.explaining.may_explain_tcp(&self.connection) {
+            self.explanation = explaining::text(explain());
+        }
+    }
+
     /// Says that policy refused.
     pub fn deny(&mut self, rule: Option<&dyn std::fmt::Display>, reason: &str) {
         self.verdict = Verdict::Denied;
@@ -548,6 +596,9 @@ impl Drop for TcpRecord {
             return;
         }
         self.opened();
+        if self.verdict == Verdict::Denied {
+            self.decision_id = fastrand::u64(1..);
+        }
         let inner = Rc::clone(&self.worker.inner);
         let (received, sent) = self.take_unreported();
         self.with_series(|series| inner.metrics.close_tcp(series, received, sent));
@@ -585,6 +636,7 @@ struct Inner {
     format: std::cell::Cell<AccessLogFormat>,
     local: RefCell<LocalWorkload>,
     rules: RefCell<Rc<Rules>>,
+    explaining: Explaining,
     log: WorkerLog,
     #[expect(
         clippy::vec_box,
@@ -616,6 +668,7 @@ impl Telemetry {
                 format: std::cell::Cell::new(AccessLogFormat::Json),
                 local: RefCell::default(),
                 rules: RefCell::default(),
+                explaining: Explaining::default(),
                 log: WorkerLog::new(self.shared.log.clone()),
                 free_http: RefCell::default(),
             }),
@@ -649,6 +702,7 @@ impl WorkerTelemetry {
         *self.inner.rules.borrow_mut() = Rc::new(rules);
         *self.inner.local.borrow_mut() = local;
         self.inner.metrics.forget();
+        self.inner.explaining.forget();
     }
 
     /// Hands buffered access-log lines on, every [`FLUSH_INTERVAL`], for as long as it is polled. Each worker
@@ -699,6 +753,8 @@ impl WorkerTelemetry {
             policy: String::new(),
             reason: String::new(),
             audit: String::new(),
+            decision_id: 0,
+            explanation: None,
             upstream: None,
             destination: None,
             mutual_tls: connection.direction == Direction::Inbound && connection.tls.is_some(),

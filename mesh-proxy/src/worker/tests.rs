@@ -480,6 +480,22 @@ fn a_denied_request_is_answered_403_and_the_connection_stays() {
 }
 
 #[test]
+fn a_refusal_names_its_decision_to_a_peer_of_the_mesh_and_not_to_a_stranger() {
+    run_test(Protocol::Http, MtlsMode::Permissive, reflecting, async |mesh| {
+        mesh.publish_server(Some(allow_get_of(&["/ok"], "client")), 2);
+        let (head, _) = get(&mut mesh.dial().await, "/no").await;
+        let id = head.lines().find_map(|line| line.strip_prefix("x-mesh-decision: ")).expect("an id").trim();
+        let id = u64::from_str_radix(id, 16).expect("hexadecimal");
+        let denial = mesh.denials.find(id).expect("remembered");
+        assert_eq!((denial.path.as_str(), denial.id), ("/no", format!("{id:016x}")));
+        assert_eq!(denial.explanation["nearestMiss"]["unmet"][0]["field"], "paths", "{}", denial.explanation);
+        let mut stranger = TcpStream::connect(mesh.inbound).await.expect("connected");
+        let (head, _) = get(&mut stranger, "/no").await;
+        assert!(head.starts_with("HTTP/1.1 403 ") && !head.contains("x-mesh-decision"), "{head}");
+    });
+}
+
+#[test]
 fn a_policy_change_holds_for_the_next_request_of_an_open_connection() {
     run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
         let mut stream = mesh.dial().await;

@@ -5,17 +5,23 @@ use http::header::{CONTENT_TYPE, SERVER};
 use super::head::Keeping;
 use crate::connection::Direction;
 use crate::forward::headers;
-use crate::respond::Refusal;
+use crate::respond::{DECISION_ID, Refusal};
 
-/// Appends the whole answer to `out`; gives the number of body bytes. An answer to HEAD has none, but states
-/// the length that it would have had.
-pub fn write(
-    out: &mut Vec<u8>,
-    refusal: &Refusal,
-    direction: Direction,
-    keeping: Keeping,
-    is_head: bool,
-) -> u64 {
+/// What the request and its connection make of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Side of the proxy.
+    pub direction: Direction,
+    /// What becomes of the connection.
+    pub keeping: Keeping,
+    /// Whether the request was HEAD: the answer has no body, but states the length that it would have had.
+    pub is_head: bool,
+}
+
+/// Appends the whole answer to `out`; gives the number of body bytes. `decision` names the decision that it
+/// comes from, to a peer who may know.
+pub fn write(out: &mut Vec<u8>, refusal: &Refusal, form: Form, decision: Option<&str>) -> u64 {
+    let Form { direction, keeping, is_head } = form;
     let status = refusal.status();
     let body = refusal.body();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -36,6 +42,12 @@ pub fn write(
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
+    }
+    if let Some(decision) = decision {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(DECISION_ID.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(decision.as_bytes());
     }
     out.extend_from_slice(b"\r\nserver: ");
     out.extend_from_slice(headers::server(direction).as_bytes());

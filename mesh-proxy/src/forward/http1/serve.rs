@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::answer;
 use super::attempt::{self, AttemptError, Client};
 use super::flow::{self, Download, DownloadError, Upload, UploadError};
 use super::framing::{Framing, Version};

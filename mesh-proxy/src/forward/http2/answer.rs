@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::forward::headers;
-use crate::respond::Refusal;
+use crate::respond::{DECISION_ID, Refusal};
 use crate::telemetry::HttpRecord;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -25,6 +25,9 @@ pub fn refuse(
 ) -> Result<(), h2::Error> {
     refusal.note(record);
     let mut response = Response::new(());
+    if let Some(id) = record.told_decision().and_then(|id| HeaderValue::from_maybe_shared(id).ok()) {
+        response.headers_mut().insert(DECISION_ID, id);
+    }
     let server = headers::server(record.connection().direction);
     response.headers_mut().insert(SERVER, HeaderValue::from_static(server));
     if record.is_grpc {
