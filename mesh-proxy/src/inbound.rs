@@ -5,12 +5,16 @@
 //! declared TCP carries a stream, and only where nothing is declared the ALPN name of a mesh peer or, without
 //! one, the first bytes tell. In STRICT nothing is read from a connection but a handshake.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use mesh_api::model::{MtlsMode, Protocol};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::accept::detect::FirstBytes;
@@ -19,6 +23,7 @@ use crate::accept::peek::{self, Peeked};
 use crate::accept::{listener, original_destination};
 use crate::authz;
 use crate::connection::{Connection, Direction};
+use crate::forward::http1::flow;
 use crate::forward::{self, stream};
 use crate::telemetry::record::DestinationLabels;
 use crate::telemetry::record::PeerLabels;
@@ -137,8 +142,8 @@ enum Carried {
 async fn carry(
     worker: &Rc<Worker>,
     connection: Rc<Connection>,
-    stream: Downstream,
-    early: BytesMut,
+    mut stream: Downstream,
+    mut early: BytesMut,
     carried: Carried,
 ) {
     // What serves a protocol is kept apart, so that a connection pays for its own and not for the largest.
@@ -147,7 +152,8 @@ async fn carry(
         Carried::Http2 => Box::pin(forward::http2::serve(worker, &connection, stream, early)).await,
         Carried::Stream => {
             let mut record = record(worker, &connection);
-            let Some(permit) = authz::stream(worker, &connection, &mut record).await else { return };
+            let gone = gone(&mut stream, &mut early);
+            let Some(permit) = authz::stream(worker, &connection, &mut record, gone).await else { return };
             let opened = stream::to_application(worker, &connection, permit, &mut record).await;
             let Some(upstream) = opened else {
                 stream.reset_on_drop();
@@ -240,7 +246,13 @@ async fn silent(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, 
     let protocol = declared(worker, connection.destination.port());
     let connection = Rc::new(connection);
     let mut tcp_record = record(worker, &connection);
-    let mut upstream = match authz::stream(worker, &connection, &mut tcp_record).await {
+    // Nothing is read here, because nobody knows yet whose bytes these are; but a reset is seen.
+    let permit = {
+        let mut reset = pin!(socket.ready(Interest::ERROR));
+        let gone = |context: &mut Context<'_>| reset.as_mut().poll(context).map(drop);
+        authz::stream(worker, &connection, &mut tcp_record, gone).await
+    };
+    let mut upstream = match permit {
         Some(permit) => stream::to_application(worker, &connection, permit, &mut tcp_record).await,
         None => None,
     };
@@ -289,6 +301,25 @@ fn record(worker: &Worker, connection: &Rc<Connection>) -> TcpRecord {
     let mut record = worker.telemetry.tcp(connection);
     record.destination = labels(worker, connection);
     record
+}
+
+/// Sees a client go away while its stream is judged. What it says meanwhile is kept, within a bound; a client
+/// that merely has said all is not gone; from there on the time of the provider is what bounds the wait.
+fn gone<'a>(
+    stream: &'a mut Downstream,
+    early: &'a mut BytesMut,
+) -> impl FnMut(&mut Context<'_>) -> Poll<()> + 'a {
+    let mut has_ended = false;
+    move |context| {
+        while !has_ended && early.len() < flow::READ_AHEAD {
+            match flow::poll_fill(context, stream, early) {
+                Poll::Ready(Ok(length)) => has_ended = length == 0,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// A connection that ended, or was ended, before it said anything is still an outcome.

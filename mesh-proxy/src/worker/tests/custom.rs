@@ -618,6 +618,138 @@ fn an_open_stream_ends_when_an_authorizer_would_have_to_be_asked() {
     });
 }
 
+#[test]
+fn a_client_of_a_stream_that_leaves_ends_its_check() {
+    for (protocol, mode) in [(Protocol::Tcp, MtlsMode::Strict), (Protocol::Auto, MtlsMode::Permissive)] {
+        run_test(protocol, mode, greeting, async move |mesh| {
+            let (at, asked) = grpc(|_| (Duration::from_secs(600), CheckResponse::default())).await;
+            let ext = ExternalAuthorizer { timeout_ms: 600_000, ..authorizer(AuthorizerProtocol::Grpc) };
+            publish(&mesh, Some((&ext, at)), vec![policy("ask", Action::Custom, vec![Rule::default()])]);
+            let to = if mode == MtlsMode::Strict { mesh.outbound } else { mesh.inbound };
+            let until = async |number: usize, seen: &dyn Fn() -> usize| {
+                while seen() < number {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let stream = TcpStream::connect(to).await.expect("connected");
+            until(1, &|| asked.checks.borrow().len()).await;
+            crate::accept::downstream::reset_on_drop(&stream);
+            drop(stream);
+            until(1, &|| asked.given_up.get()).await;
+            // Who has said all still waits for the answer.
+            let mut stream = TcpStream::connect(to).await.expect("connected");
+            until(2, &|| asked.checks.borrow().len()).await;
+            stream.shutdown().await.expect("ended");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(asked.given_up.get(), 1);
+        });
+    }
+}
+
+#[test]
+fn an_upgrade_is_asked_about_by_its_head_alone() {
+    let answers = &["HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"];
+    run_test(Protocol::Http, MtlsMode::Strict, scripted(answers), async |mesh| {
+        let (at, asked) = grpc(by_header).await;
+        let ext = ExternalAuthorizer {
+            body: Some(CheckBody { bytes_max: 10, longer: LongerBody::Refused, packing: BodyPacking::Text }),
+            ..authorizer(AuthorizerProtocol::Grpc)
+        };
+        publish(&mesh, Some((&ext, at)), vec![policy("ask", Action::Custom, vec![Rule::default()])]);
+        let ask = |may: &str| {
+            format!(
+                "GET /chat HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-May: {may}\r\n\r\n"
+            )
+        };
+        let mut stream = mesh.dial().await;
+        assert!(send(&mut stream, &ask("no")).await.0.starts_with("HTTP/1.1 403 "));
+        let mut stream = mesh.dial().await;
+        stream.write_all(ask("yes").as_bytes()).await.expect("written");
+        let mut got = Vec::new();
+        while find(&got, b"\r\n\r\n").is_none() {
+            assert_ne!(stream.read_buf(&mut got).await.expect("read"), 0);
+        }
+        let head = String::from_utf8(got).expect("text");
+        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("x-checked: 1\r\n"), "{head}");
+        assert_eq!(asked.checks.borrow().len(), 2);
+        assert!(!asked.http().headers.contains_key("x-envoy-auth-partial-body"));
+    });
+}
+
+#[test]
+fn what_the_own_workload_sends_is_not_judged_by_its_proxy() {
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async |mesh| {
+        let (at, asked) = grpc(by_header).await;
+        let ext = authorizer(AuthorizerProtocol::Grpc);
+        let state = mesh.client.load_full();
+        let before = state.workload.as_ref().expect("published");
+        let mut config = before.config.clone();
+        config.mesh.extension_providers.push(ExtensionProvider {
+            name: "ext".to_owned(),
+            kind: ProviderKind::Authorizer(Box::new(ext.clone())),
+        });
+        let authorization = vec![
+            policy("ask", Action::Custom, vec![Rule::default()]),
+            policy("no", Action::Deny, vec![Rule::default()]),
+        ];
+        let policies = WorkloadPolicies { authorization, ..before.policies.clone() };
+        let next = WorkloadState::compile(config, policies, "custom".into(), None);
+        let mut destinations = state.destinations.clone();
+        let key = DestinationKey::Host(ext.host.clone());
+        destinations.insert(key.clone(), Known::Present(Arc::new(destination(key, at))));
+        mesh.client.publish(ProxyState { revision: 0, workload: Some(Arc::new(next)), destinations });
+        assert!(get(&mut mesh.dial().await, "/").await.0.starts_with("HTTP/1.1 200 "));
+        assert!(asked.checks.borrow().is_empty());
+    });
+}
+
+#[test]
+fn the_access_log_says_who_refused_and_what_was_audited() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let target = crate::telemetry::access_log::AccessLogTarget::File(path.clone());
+    LOG.set(Some(AccessLog::open(&target).expect("opened")));
+    run_test(Protocol::Http, MtlsMode::Strict, reflecting, async move |mesh| {
+        let (at, _) = grpc(by_header).await;
+        let ext = ExternalAuthorizer { timeout_ms: 50, ..authorizer(AuthorizerProtocol::Grpc) };
+        let audit = policy("seen", Action::Audit, on_paths(&["/audited"]));
+        publish(
+            &mesh,
+            Some((&ext, at)),
+            vec![policy("ask", Action::Custom, on_paths(&["/ask", "/late"])), audit],
+        );
+        let mut stream = mesh.dial().await;
+        for path in ["/ask", "/late", "/audited"] {
+            get(&mut stream, path).await;
+        }
+        let lines = loop {
+            let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+            let lines: Vec<serde_json::Value> = text
+                .lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .filter(|line| line["direction"] == "inbound")
+                .collect();
+            if lines.len() == 3 {
+                break lines;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let rule = "istio-ext-authz-ext-ns[web]-policy[ask]-rule[0]";
+        for (line, details) in lines.iter().zip(["ext_authz_denied", "ext_authz_error"]) {
+            assert_eq!(line["response_code_details"], details, "{line}");
+            assert_eq!((&line["response_flags"], &line["policy"]), (&"UAEX".into(), &rule.into()), "{line}");
+            assert_eq!(
+                (&line["decision"], &line["fault_domain"]),
+                (&"deny".into(), &"policy".into()),
+                "{line}"
+            );
+        }
+        assert_eq!(lines[2]["audit"], "ns[web]-policy[seen]-rule[0]", "{}", lines[2]);
+        assert_eq!(lines[2]["decision"], "allow");
+        drop(folder);
+    });
+}
+
 mod over_http2 {
     use super::*;
 
