@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
     analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs, policy,
-    proxy_config, proxy_status, ps, restart, run, status, up, validate, version, wire, x_authz,
+    proxy_config, proxy_status, ps, restart, run, status, up, validate, version, why, wire, x_authz,
 };
 use crate::local::state::Selection;
 
@@ -87,6 +87,8 @@ pub(crate) enum Command {
     /// What a proxy has been told
     #[command(visible_alias = "pc", subcommand)]
     ProxyConfig(proxy_config::ProxyConfigCommand),
+    /// Why a request is allowed or refused, and what would change that
+    Why(why::WhyArgs),
     /// Check configuration, in files or in the running mesh
     Analyze(analyze::AnalyzeArgs),
     /// Check files and say whether the mesh would take them

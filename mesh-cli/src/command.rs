@@ -28,6 +28,7 @@ pub(crate) mod target;
 pub(crate) mod up;
 pub(crate) mod validate;
 pub(crate) mod version;
+pub(crate) mod why;
 pub(crate) mod wire;
 pub(crate) mod x_authz;
 
@@ -161,6 +162,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::ProxyStatus(args) => proxy_status::run(global, &args),
         Command::ProxyConfig(command) => proxy_config::run(global, &command),
         Command::Analyze(args) => analyze::run(global, &args),
+        Command::Why(args) => why::run(global, &args),
         Command::Policy(command) => policy::run(global, &command),
         Command::Validate(args) => validate::run(&args),
         Command::Apply(args) => apply::run(global, &args),

@@ -98,7 +98,11 @@ fn of_mesh(global: &GlobalArgs) -> Result<Collected, Failure> {
     Ok(Collected::live(&objects, &input::context_of(&objects)))
 }
 
-fn of_files(files: &[PathBuf]) -> Result<Collected, Failure> {
+/// The objects of files and folders.
+///
+/// # Errors
+/// When something cannot be read, or is not valid.
+pub(in crate::command) fn of_files(files: &[PathBuf]) -> Result<Collected, Failure> {
     let (planned, inputs): (Vec<_>, Vec<_>) =
         input::read(files)?.into_iter().partition(local_mesh::is_mesh_file);
     let context = LowerContext::default();
@@ -223,7 +227,8 @@ fn remarks(suggestion: &Suggestion, args: &SuggestArgs) -> Vec<String> {
         },
         suggestion.denied
     )];
-    let missing = suggestion.allowed - suggestion.covered - suggestion.untold;
+    let unknown: u64 = suggestion.unknown.values().sum();
+    let missing = suggestion.allowed - suggestion.covered - suggestion.untold - unknown;
     if missing > 0 {
         remarks.push(output::bad(&format!(
             "{missing} that were allowed would be refused; the comments say why"

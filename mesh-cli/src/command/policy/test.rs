@@ -6,8 +6,8 @@
 
 mod machine;
 mod people;
-mod sources;
-mod tree;
+pub(super) mod sources;
+pub(in crate::command) mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

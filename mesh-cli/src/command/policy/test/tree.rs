@@ -10,7 +10,7 @@ use crate::output;
 const RULES_MAX: usize = 12;
 
 /// Draws the tree. `omitted` rules are not in the explanation.
-pub(super) fn lines(explanation: &Explanation, omitted: usize) -> Vec<String> {
+pub(in crate::command) fn lines(explanation: &Explanation, omitted: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let nearest = explanation.nearest_miss.as_ref().map(|miss| miss.id.as_str());
     let mut room = RULES_MAX;
