@@ -19,8 +19,9 @@ pub mod workload;
 pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
 pub use destination::{Balance, Destination, DestinationKey, Endpoint, PeerTls, RouteSet};
 pub use mesh::{
-    AccessLogFormat, AuthorizerProtocol, BodyPacking, CheckBody, ExtensionProvider, ExternalAuthorizer,
-    HttpCheck, LongerBody, MeshSettings, OnAuthorizerError, OutboundPolicy, PathNormalization, ProviderKind,
+    AccessLogFormat, AuthorizerProtocol, BodyPacking, CheckBody, DefaultProviders, ExtensionProvider,
+    ExternalAuthorizer, HttpCheck, LongerBody, MeshSettings, OnAuthorizerError, OutboundPolicy,
+    PathNormalization, ProviderKind,
 };
 pub use meta::{Kind, ObjectMeta, ObjectRef, Origin, Selector, TargetRef};
 pub use peer_authentication::{MtlsMode, PeerAuthentication};

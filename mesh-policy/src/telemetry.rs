@@ -69,7 +69,7 @@ fn side_telemetry(mesh: &MeshSettings, side: Side, chain: &[Arc<Telemetry>]) -> 
         access_log: access_log(mesh, side, chain),
         disabled_metrics: disabled_metrics.into_iter().collect(),
         tags,
-        tracing: tracing(side, chain),
+        tracing: tracing(mesh, side, chain),
     }
 }
 
@@ -86,11 +86,14 @@ fn is_own_log(mesh: &MeshSettings, name: &str) -> bool {
 /// Entries inherit the providers of the entry before them; those that the narrowest level names are the only
 /// ones in scope.
 fn access_log(mesh: &MeshSettings, side: Side, chain: &[Arc<Telemetry>]) -> AccessLogRule {
-    if chain.iter().all(|object| object.access_logging.is_empty()) {
+    let stated = &mesh.default_providers.access_logging;
+    let is_silent = chain.iter().all(|object| object.access_logging.is_empty());
+    if is_silent && stated.is_empty() {
         return AccessLogRule::OfMesh;
     }
     // The log that the settings turn on is what entries without a name are about.
     let default = match mesh.access_log {
+        _ if !stated.is_empty() => stated.clone(),
         AccessLogFormat::Off => Vec::new(),
         AccessLogFormat::Json | AccessLogFormat::Text => vec![OWN_LOG.to_owned()],
     };
@@ -104,6 +107,9 @@ fn access_log(mesh: &MeshSettings, side: Side, chain: &[Arc<Telemetry>]) -> Acce
     }
     let mut inherited = default;
     let mut logs: BTreeMap<String, Option<String>> = BTreeMap::new();
+    if is_silent {
+        take_in(&AccessLogging::default(), inherited.iter(), &mut logs);
+    }
     for entry in chain.iter().flat_map(|object| &object.access_logging) {
         if !entry.providers.is_empty() {
             inherited.clone_from(&entry.providers);
@@ -141,13 +147,16 @@ type Tags = BTreeMap<StandardMetric, BTreeMap<String, TagOverride>>;
 fn metrics(mesh: &MeshSettings, side: Side, chain: &[Arc<Telemetry>]) -> (Vec<StandardMetric>, Tags) {
     let is_own = |name: &String| *name == OWN_METRICS || is_provider(mesh, name, "prometheus");
     let entries = || chain.iter().flat_map(|object| &object.metrics);
+    let default = &mesh.default_providers.metrics;
+    let is_default_own = default.is_empty() || default.iter().any(is_own);
     let named = entries().rfind(|entry| !entry.providers.is_empty());
-    if named.is_some_and(|entry: &Metrics| !entry.providers.iter().any(is_own)) {
+    let is_counted = named.map_or(is_default_own, |entry: &Metrics| entry.providers.iter().any(is_own));
+    if !is_counted {
         return (StandardMetric::ALL.to_vec(), Tags::new());
     }
     let mut is_disabled: BTreeMap<StandardMetric, bool> = BTreeMap::new();
     let mut tags = Tags::new();
-    let mut is_inherited_own = true;
+    let mut is_inherited_own = is_default_own;
     for entry in entries() {
         if !entry.providers.is_empty() {
             is_inherited_own = entry.providers.iter().any(is_own);
@@ -178,8 +187,9 @@ fn selected(selector: &MetricSelector) -> &[StandardMetric] {
 }
 
 /// Later fields overwrite; tags are replaced as a whole.
-fn tracing(side: Side, chain: &[Arc<Telemetry>]) -> TracingRule {
-    let mut rule = TracingRule::default();
+fn tracing(mesh: &MeshSettings, side: Side, chain: &[Arc<Telemetry>]) -> TracingRule {
+    let default = mesh.default_providers.tracing.first().cloned();
+    let mut rule = TracingRule { provider: default, ..TracingRule::default() };
     let entries = chain.iter().flat_map(|object| &object.tracing).filter(|entry| entry.mode.covers(side));
     for Tracing {
         providers,

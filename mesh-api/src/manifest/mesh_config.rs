@@ -8,10 +8,10 @@ use super::report::{Report, shortened};
 use super::shape::Shape;
 use super::traffic_policy::unenforced_field;
 use super::tree::Place;
-use crate::model::{AccessLogFormat, MeshSettings, OutboundPolicy, PathNormalization};
+use crate::model::{AccessLogFormat, DefaultProviders, MeshSettings, OutboundPolicy, PathNormalization};
 use crate::name::{Host, Namespace, TrustDomain};
 
-const SERVED: [&str; 10] = [
+const SERVED: [&str; 11] = [
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
@@ -22,15 +22,15 @@ const SERVED: [&str; 10] = [
     "accessLogEncoding",
     "connectTimeout",
     "extensionProviders",
+    "defaultProviders",
 ];
 /// Istio's settings that have no effect, with what holds instead.
-const UNENFORCED: [(&str, Shape, &str); 13] = [
+const UNENFORCED: [(&str, Shape, &str); 12] = [
     ("accessLogFormat", Shape::Text, "records have Istio's default fields"),
     ("enableTracing", Shape::Boolean, "no spans are reported"),
     ("enableAutoMtls", Shape::Boolean, "mutual TLS is used wherever the server takes it"),
     ("enablePrometheusMerge", Shape::Boolean, "each proxy serves its own metrics"),
     ("defaultConfig", Shape::Any, "proxies are configured by their own flags"),
-    ("defaultProviders", Shape::Any, "no provider is a default"),
     ("discoverySelectors", Shape::Any, "every namespace is read"),
     ("defaultServiceExportTo", Shape::List(&Shape::Text), "every service is visible"),
     ("defaultVirtualServiceExportTo", Shape::List(&Shape::Text), "every VirtualService is visible"),
@@ -81,6 +81,10 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<MeshCon
             .get("extensionProviders")
             .map(|place| extension_provider::read(place, &cluster_domain, report))
             .unwrap_or_default(),
+        default_providers: spec
+            .get("defaultProviders")
+            .map(|place| default_providers(place, report))
+            .unwrap_or_default(),
         cluster_domain,
         path_normalization: path_normalization(spec, report).unwrap_or_default(),
         outbound_policy: outbound_policy(spec, report).unwrap_or_default(),
@@ -91,6 +95,18 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<MeshCon
             .unwrap_or(default.connect_timeout_ms),
     };
     Some(MeshConfig { meta: input.meta, settings })
+}
+
+fn default_providers(place: Place<'_>, report: &mut Report) -> DefaultProviders {
+    let fields = place.fields(&["accessLogging", "metrics", "tracing"], report);
+    let names = |name: &str, report: &mut Report| {
+        fields.get(name).map(|place| place.texts(report)).unwrap_or_default()
+    };
+    DefaultProviders {
+        access_logging: names("accessLogging", report),
+        metrics: names("metrics", report),
+        tracing: names("tracing", report),
+    }
 }
 
 fn parsed<T, E: std::fmt::Display>(

@@ -63,6 +63,18 @@ pub enum ProviderKind {
     Other(String),
 }
 
+/// Providers that hold where Telemetry names none (Istio's `defaultProviders`); none stands for the proxies' own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DefaultProviders {
+    /// Of access logs.
+    pub access_logging: Vec<String>,
+    /// Of metrics.
+    pub metrics: Vec<String>,
+    /// Of traces.
+    pub tracing: Vec<String>,
+}
+
 /// An external authorizer (Envoy's ext_authz).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,6 +200,9 @@ pub struct MeshSettings {
     /// Providers that policies name. Default none.
     #[serde(default)]
     pub extension_providers: Vec<ExtensionProvider>,
+    /// Providers of Telemetry that names none. Default none.
+    #[serde(default)]
+    pub default_providers: DefaultProviders,
 }
 
 impl MeshSettings {
@@ -214,6 +229,7 @@ impl Default for MeshSettings {
             access_log: AccessLogFormat::default(),
             connect_timeout_ms: 10_000,
             extension_providers: Vec::new(),
+            default_providers: DefaultProviders::default(),
         }
     }
 }

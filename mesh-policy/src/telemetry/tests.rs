@@ -192,3 +192,27 @@ fn fields_of_tracing_overwrite_one_another() {
     assert_eq!(client.custom_tags.keys().collect::<Vec<_>>(), ["a"]);
     assert_eq!(server.sampling_ppm, Some(545_400));
 }
+
+#[test]
+fn providers_that_the_settings_name_hold_where_telemetry_names_none() {
+    let mut mesh = MeshSettings { access_log: AccessLogFormat::Off, ..MeshSettings::default() };
+    mesh.default_providers.access_logging = vec!["envoy".to_owned()];
+    mesh.default_providers.tracing = vec!["zipkin".to_owned()];
+    let plain = resolved_in(&mesh, &[], &[]);
+    assert_eq!((&plain.server.access_log, plain.server.disabled_metrics.len()), (&on(&[]), 0));
+    assert_eq!(plain.client.tracing.provider.as_deref(), Some("zipkin"));
+    let filtered = (ROOT, "x", "{accessLogging: [{filter: {expression: a}}]}");
+    assert_eq!(resolved_in(&mesh, &[], &[filtered]).server.access_log, on(&["a"]));
+    mesh.default_providers.access_logging = vec!["otel".to_owned()];
+    mesh.default_providers.metrics = vec!["stackdriver".to_owned()];
+    let elsewhere = resolved_in(&mesh, &[], &[]);
+    assert_eq!(elsewhere.server.access_log, AccessLogRule::Off);
+    assert_eq!(elsewhere.server.disabled_metrics.len(), StandardMetric::ALL.len());
+    let own = (
+        ROOT,
+        "x",
+        "{metrics: [{providers: [{name: prometheus}]}], accessLogging: [{providers: [{name: envoy}]}]}",
+    );
+    let back = resolved_in(&mesh, &[], &[own]);
+    assert_eq!((&back.server.access_log, back.server.disabled_metrics.len()), (&on(&[]), 0));
+}
