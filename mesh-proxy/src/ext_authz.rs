@@ -256,11 +256,13 @@ pub async fn check(
     }
 }
 
-/// What a failure comes to. A change that cannot be made is the authorizer's word all the same: it said more
-/// than "pass", so failing open would pass something else than it let pass.
+/// What a failure comes to. Failing open is for an authorizer that is not there. One that answered more than
+/// fits, or with a change that cannot be made, has said more than "pass"; and what a client wrote so that it
+/// fits into no check must not be a way round the check.
 fn failed(name: &str, authorizer: &ExternalAuthorizer, error: AskError) -> Outcome {
     tracing::warn!(provider = name, host = %authorizer.host, error = %chain(&error), "external authorizer failed");
-    let passes = authorizer.on_error == OnAuthorizerError::Pass && !matches!(error, AskError::Edit(_));
+    let is_absence = !matches!(error, AskError::Edit(_) | AskError::TooLarge | AskError::Unaddressable);
+    let passes = authorizer.on_error == OnAuthorizerError::Pass && is_absence;
     if passes {
         return Outcome::PassUnasked;
     }

@@ -56,6 +56,9 @@ pub(super) fn verdict(check: &HttpCheck, response: Response) -> Result<Verdict, 
     if response.status.is_server_error() {
         return Err(AskError::Status(response.status));
     }
+    if !(200..600).contains(&response.status.as_u16()) {
+        return Err(AskError::Malformed);
+    }
     if response.status == StatusCode::OK {
         return Ok(Verdict::Pass(Box::new(changes(check, &response)?)));
     }

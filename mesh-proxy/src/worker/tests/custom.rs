@@ -573,6 +573,25 @@ fn an_http_authorizer_is_shown_the_head_in_part_and_answers_by_its_status() {
 }
 
 #[test]
+fn what_fits_into_no_check_is_no_way_round_it() {
+    run_test(Protocol::Http, MtlsMode::Permissive, reflecting, async |mesh| {
+        let (at, asked) = http(|_| "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned()).await;
+        let ext = ExternalAuthorizer {
+            on_error: OnAuthorizerError::Pass,
+            ..authorizer(AuthorizerProtocol::Http(Box::default()))
+        };
+        publish(&mesh, Some((&ext, at)), vec![policy("ask", Action::Custom, vec![Rule::default()])]);
+        for target in ["/", "/?<", "/?a>b", "/?\"", "/?{|}^`", "/?\u{e4}", "/?\\"] {
+            let mut stream = TcpStream::connect(mesh.inbound).await.expect("connected");
+            let head = format!("GET {target} HTTP/1.1\r\nHost: server\r\n\r\n");
+            let (head, _) = send(&mut stream, &head).await;
+            assert!(!head.starts_with("HTTP/1.1 200 "), "{target}: {head}");
+        }
+        assert!(!asked.borrow().is_empty());
+    });
+}
+
+#[test]
 fn a_stream_is_asked_about_by_grpc_alone() {
     run_test(Protocol::Tcp, MtlsMode::Strict, greeting, async |mesh| {
         let (at, asked) = grpc(|check| {
