@@ -1,7 +1,12 @@
 //! `meshctl policy …`: what policies would do, before they do it. The commands work on files and need no mesh.
 
+pub(crate) mod diff;
+mod example;
+mod files;
 pub(crate) mod pattern;
+pub(crate) mod suggest;
 pub(crate) mod test;
+pub(crate) mod verify;
 
 use clap::Subcommand;
 
@@ -13,14 +18,23 @@ use crate::args::GlobalArgs;
 pub(crate) enum PolicyCommand {
     /// Run policy tests from files
     Test(test::TestArgs),
+    /// Check what is asserted of every request
+    Verify(verify::VerifyArgs),
+    /// Show what other policies would decide otherwise
+    Diff(diff::DiffArgs),
+    /// Suggest policies that allow just what was recorded
+    Suggest(suggest::SuggestArgs),
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// As the command says.
-pub(crate) fn run(_global: &GlobalArgs, command: &PolicyCommand) -> Outcome {
+pub(crate) fn run(global: &GlobalArgs, command: &PolicyCommand) -> Outcome {
     match command {
         PolicyCommand::Test(args) => test::run(args),
+        PolicyCommand::Verify(args) => verify::run(args),
+        PolicyCommand::Diff(args) => diff::run(args),
+        PolicyCommand::Suggest(args) => suggest::run(global, args),
     }
 }

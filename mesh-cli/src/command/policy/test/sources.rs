@@ -95,7 +95,7 @@ type ReadObjects = Result<Arc<Vec<SourcedObject>>, Vec<Problem>>;
 
 /// Files of policies that were read before: tests share them.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(in crate::command::policy) struct Sources {
     read: BTreeMap<(PathBuf, Namespace), ReadObjects>,
 }
 
@@ -104,7 +104,7 @@ impl Sources {
     ///
     /// # Errors
     /// Everything that keeps them from being read.
-    pub(super) fn policy_set(
+    pub(in crate::command::policy) fn policy_set(
         &mut self,
         folder: &Path,
         sources: &[PolicySource],
