@@ -16,6 +16,7 @@ use crate::model::{KeySet, KeySets, MeshSettings, Origin};
 use crate::policy_test::{Admission, Case, MeshOverrides};
 use crate::problem::{Problem, Severity};
 
+mod admission;
 mod case;
 mod expectation;
 mod request;
@@ -211,7 +212,7 @@ fn read_spec(file: &Arc<str>, place: Place<'_>, test: &mut PolicyTest, report: &
         test.cases.extend(case::read(file, place, &mesh, report));
     }
     for place in spec.optional("admission").map(|place| place.items(report)).unwrap_or_default() {
-        test.admission.extend(admission(file, place, &context, report));
+        test.admission.extend(admission::read(file, place, &context, report));
     }
     let is_map = matches!(place.found(), Found::Map);
     if is_map && test.cases.is_empty() && test.admission.is_empty() && !report.has_errors() {
@@ -303,55 +304,6 @@ fn key_sets(place: Place<'_>, report: &mut Report) -> KeySets {
         sets.insert(entry.name().to_owned(), set);
     }
     sets
-}
-
-fn admission(
-    file: &Arc<str>,
-    place: Place<'_>,
-    context: &LowerContext,
-    report: &mut Report,
-) -> Option<AdmissionCase> {
-    let fields = place.fields(&["name", "document", "expect", "message"], report);
-    let name = fields.required("name", "Name the test.", report).and_then(|place| name(place, report));
-    let document = fields.required("document", "Write the document that is applied.", report);
-    let choices = [("accept", Admission::Accept), ("warn", Admission::Warn), ("reject", Admission::Reject)];
-    let expect = fields.required("expect", "Write accept, warn or reject.", report);
-    let expect = expect.and_then(|place| place.choice(&choices, report));
-    let message = fields.optional("message").map(|place| self::name(place, report));
-    let document = document?;
-    let prefix = document.path();
-    let mut problems = applied(file, document, context);
-    for problem in &mut problems {
-        if let Some(rest) = problem.field.strip_prefix(&prefix) {
-            problem.field = rest.trim_start_matches('.').to_owned();
-        }
-    }
-    let worst = problems.iter().map(|problem| problem.severity).max();
-    Some(AdmissionCase {
-        name: name?.to_owned(),
-        origin: Origin { file: Arc::clone(file), line: place.line() },
-        expect: expect?,
-        message: match message {
-            Some(message) => Some(message?.to_owned()),
-            None => None,
-        },
-        found: match worst {
-            Some(Severity::Error) => Admission::Reject,
-            Some(Severity::Warning) => Admission::Warn,
-            Some(Severity::Info) | None => Admission::Accept,
-        },
-        problems,
-    })
-}
-
-/// What is said about a document that somebody applies. Text stands for what a file would hold.
-fn applied(file: &Arc<str>, place: Place<'_>, context: &LowerContext) -> Vec<Problem> {
-    match place.found() {
-        Found::Scalar(super::scalar::ScalarType::Text, text) => {
-            super::parse(file, text, context).problems().cloned().collect()
-        }
-        Found::Scalar(..) | Found::List | Found::Map => document::of_place(file, place, context).problems,
-    }
 }
 
 fn refuse_repeated_names(read: &mut PolicyTests) {
