@@ -142,7 +142,7 @@ fn wanted<'p>(policies: impl IntoIterator<Item = &'p Arc<RequestAuthentication>>
 #[derive(Debug)]
 pub struct KeyFetcher {
     schedule: Schedule,
-    fetcher: Arc<Fetcher>,
+    fetcher: Fetcher,
     store: KeyStore,
     wanted: watch::Receiver<BTreeMap<String, Spec>>,
     questions: mpsc::Receiver<Question>,
@@ -222,7 +222,7 @@ pub fn open(settings: KeySettings, directory: &Path) -> Result<(Keys, KeyFetcher
     let keys = Keys { wanted, questions, status: Arc::clone(&status) };
     let fetcher = KeyFetcher {
         schedule,
-        fetcher: Arc::new(Fetcher::new(guard, tls)),
+        fetcher: Fetcher::new(guard, tls),
         store,
         wanted: wanting,
         questions: asked,
@@ -243,12 +243,15 @@ impl KeyFetcher {
     /// that were published stay.
     pub async fn run(mut self, plane: Arc<Plane>) -> Infallible {
         let mut fetches = Fetches::default();
+        let directory = Arc::clone(&plane);
+        let directory = Arc::new(move |name: &str, port| directory.snapshot().service_addresses(name, port));
+        let fetcher = Arc::new(self.fetcher.clone().with_directory(directory));
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.take_wanted(&plane).await;
         loop {
             for (url, spec) in self.schedule.take_due(self.started.elapsed(), fetches.room()) {
-                let fetcher = Arc::clone(&self.fetcher);
+                let fetcher = Arc::clone(&fetcher);
                 fetches.start(url, async move { fetcher.fetch(&spec).await });
             }
             let due = self.schedule.next_due().filter(|_| fetches.room() > 0).map(|due| self.started + due);

@@ -7,9 +7,10 @@
 //! Pure: no clock, no IO. The caller locks it, applies a change, and wakes the subscribers that are named.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 
-use mesh_api::model::{DestinationKey, KeySet, KeySets, TrustBundleSet};
-use mesh_api::name::Namespace;
+use mesh_api::model::{DestinationKey, KeySet, KeySets, Kind, TrustBundleSet};
+use mesh_api::name::{Host, Namespace};
 use mesh_api::wire::TypeUrl;
 
 use crate::registry::{Change, Effect, Registry, WorkloadKey};
@@ -230,6 +231,26 @@ impl Snapshot {
     /// Wakes `subscriber` whenever `workload` changes, appears or goes away.
     pub fn watch_workload(&mut self, subscriber: SubscriberId, workload: &WorkloadKey) {
         self.watchers.entry(workload.clone()).or_default().insert(subscriber);
+    }
+
+    /// Addresses and target ports behind a core Service's own name, for the control plane's own requests. Not
+    /// of a ServiceEntry: it may state any host, and must not say where others' requests to that host go.
+    #[must_use]
+    pub fn service_addresses(&self, name: &str, port: u16) -> Vec<SocketAddr> {
+        let host = Host::parse(name).ok();
+        let service = host.and_then(|host| self.registry.service_by_host(&host));
+        let Some(service) = service.filter(|service| service.meta.object.kind == Kind::Service) else {
+            return Vec::new();
+        };
+        let Some(port) = service.ports.iter().find(|declared| declared.port == port) else {
+            return Vec::new();
+        };
+        let mut addresses = Vec::new();
+        for workload in self.registry.selected_by(service) {
+            let target = destination::target_port(port, &workload);
+            addresses.extend(workload.addresses.iter().map(|address| SocketAddr::new(*address, target)));
+        }
+        addresses
     }
 
     /// What a subscriber is to be sent for a resource now; `None` when nobody subscribes to it.

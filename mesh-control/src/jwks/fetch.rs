@@ -233,22 +233,35 @@ impl FetchError {
     }
 }
 
+/// What the mesh itself knows of a name and a port; nothing when the name is not one of its services.
+pub type Directory = Arc<dyn Fn(&str, u16) -> Vec<SocketAddr> + Send + Sync>;
+
 /// Who finds addresses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Resolver {
     /// The system.
     System,
+    /// The mesh, and the system for what it does not know.
+    Mesh(Directory),
     /// A list, for names that no test may look up.
     #[cfg(test)]
     Listed(std::collections::BTreeMap<String, Vec<IpAddr>>),
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
 }
 
 impl Resolver {
     async fn resolve(&self, host: &HostName, port: u16) -> io::Result<Vec<SocketAddr>> {
         match (host, self) {
             (HostName::Address(address), _) => Ok(vec![SocketAddr::new(*address, port)]),
-            (HostName::Name(name), Self::System) => {
-                Ok(tokio::net::lookup_host((name.as_str(), port)).await?.collect())
+            (HostName::Name(name), Self::System) => system(name, port).await,
+            (HostName::Name(name), Self::Mesh(directory)) => {
+                let known = directory(name, port);
+                if known.is_empty() { system(name, port).await } else { Ok(known) }
             }
             #[cfg(test)]
             (HostName::Name(name), Self::Listed(list)) => {
@@ -259,8 +272,12 @@ impl Resolver {
     }
 }
 
+async fn system(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((name, port)).await?.collect())
+}
+
 /// Fetches keys. Shared by all fetches.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fetcher {
     guard: Guard,
     tls: Arc<ClientConfig>,
@@ -279,6 +296,13 @@ impl Fetcher {
     #[must_use]
     pub fn new(guard: Guard, tls: Arc<ClientConfig>) -> Self {
         Self { guard, tls, resolver: Resolver::System }
+    }
+
+    /// The same, which finds the services of the mesh by itself: a provider in it needs no DNS server that
+    /// the control plane can ask.
+    #[must_use]
+    pub fn with_directory(self, directory: Directory) -> Self {
+        Self { resolver: Resolver::Mesh(directory), ..self }
     }
 
     /// Fetches the keys that `spec` names.

@@ -1,7 +1,9 @@
 use super::*;
 use std::net::IpAddr;
 
-use crate::fixture::{namespace, object, peer, policy, registry, routes, rule, service, silence, workload};
+use crate::fixture::{
+    host, namespace, object, peer, policy, registry, routes, rule, service, silence, workload,
+};
 use crate::registry::Entry;
 use mesh_api::model::telemetry::AccessLogRule;
 use mesh_api::model::traffic::{ClientTlsMode, Subset, TrafficPolicy};
@@ -77,7 +79,7 @@ fn telemetry_reaches_whom_it_selects_with_the_policies() {
     let other = workload("backend", "orders-0", "orders", "10.0.0.2");
     let mut snapshot = with(catalog().into_iter().chain([other.into()]));
     let keys = ["catalog-0", "orders-0"].map(|name| ResourceKey::WorkloadPolicies(key("backend", name)));
-    let mut log = |snapshot: &mut Snapshot, of: usize| {
+    let log = |snapshot: &mut Snapshot, of: usize| {
         let sent: WorkloadPolicies = read(&snapshot.subscribe(SubscriberId(0), &keys[of]));
         sent.telemetry.server.access_log
     };
@@ -274,6 +276,26 @@ fn change() -> impl Strategy<Value = Change> {
     let remove = (kinds, ns(), number())
         .prop_map(|((kind, letter), ns, n)| Change::Remove(object(kind, ns, &format!("{letter}{n}"))));
     prop_oneof![4 => set.prop_map(Change::Set), 1 => remove]
+}
+
+#[test]
+fn a_service_is_found_by_its_own_name_and_port_and_nothing_else_is() {
+    let idp = service("backend", "idp", "idp");
+    let mut foreign = service("web", "other", "idp");
+    foreign.meta.object.kind = Kind::ServiceEntry;
+    foreign.hosts = vec![host("idp.example")];
+    let entries: [Entry; 4] = [
+        idp.into(),
+        foreign.into(),
+        workload("backend", "idp-0", "idp", "10.0.0.9").into(),
+        workload("web", "idp-0", "idp", "10.0.0.10").into(),
+    ];
+    let snapshot = with(entries);
+    let found = |name: &str, port| snapshot.service_addresses(name, port);
+    assert_eq!(found("idp.backend.svc.cluster.local", 80), ["10.0.0.9:8080".parse().expect("valid")]);
+    for (name, port) in [("idp.backend.svc.cluster.local", 81), ("idp.example", 80), ("idp", 80), ("*", 80)] {
+        assert!(found(name, port).is_empty(), "{name}:{port}");
+    }
 }
 
 proptest! {

@@ -12,13 +12,15 @@ use serde_json::Value;
 
 use crate::layout::{CLIENTS, WEB, document, layout, mesh_of};
 
-const PORT: u16 = 9000;
+/// The service's own name is that of the issuer, so the control plane finds it as workloads do.
+const ISSUER: &str = "http://idp.auth.svc.cluster.local:9000";
 
 /// With a new key at each start. It stays down when it ends by itself.
 const PROVIDER: &str = r#"
 - name: idp
   namespace: auth
   command: [node, "@FOLDER@/oidc/provider.js"]
+  env: {HOST: idp.auth.svc.cluster.local}
   ports: [{port: 9000, name: http}]
   restart: "no"
 "#;
@@ -41,12 +43,12 @@ fn install(layout: &MeshLayout) {
 }
 
 /// Only tokens of the issuer for this shop are let in, and the payload is passed on.
-fn policies(issuer: &str) -> String {
+fn policies(subject: &str) -> String {
     let tokens = format!(
-        "selector: {{matchLabels: {{app: web}}}}\njwtRules:\n- issuer: {issuer}\n  audiences: [https://shop.example]\n"
+        "selector: {{matchLabels: {{app: web}}}}\njwtRules:\n- issuer: {ISSUER}\n  audiences: [https://shop.example]\n"
     );
     let required = format!(
-        "selector: {{matchLabels: {{app: web}}}}\nrules:\n- from: [{{source: {{requestPrincipals: ['{issuer}/robot']}}}}]\n"
+        "selector: {{matchLabels: {{app: web}}}}\nrules:\n- from: [{{source: {{requestPrincipals: ['{ISSUER}/{subject}']}}}}]\n"
     );
     [
         document("RequestAuthentication", "shop", "tokens", &tokens),
@@ -100,16 +102,15 @@ fn tokens_of_a_real_provider_are_verified_and_its_keys_may_change_and_its_proces
     let layout = layout();
     install(&layout);
     let mesh = layout.up(&mesh_of(&[WEB, PROVIDER, CLIENTS]));
-    let issuer = format!("http://{}:{PORT}", mesh.address("idp"));
     let first = token(&mesh, "https://shop.example");
-    mesh.configure("tokens.yaml", &policies(&issuer));
+    mesh.configure("tokens.yaml", &policies("robot"));
     eventually("the policy is in force", || {
         let answer = mesh.curl("client.edge", &["http://web.shop:8080/"]);
         if answer.status == 403 { Ok(()) } else { Err(format!("{answer:?}")) }
     });
     until_status(&mesh, "a token is accepted", &first, 200);
     let found = source(&mesh);
-    assert_eq!(found["url"], format!("{issuer}/.well-known/openid-configuration"));
+    assert_eq!(found["url"], format!("{ISSUER}/.well-known/openid-configuration"));
     assert_eq!((&found["keys"], &found["problem"]), (&1.into(), &"".into()));
     what_is_no_good_token_is_refused(&mesh, &first);
     the_proxy_tells_which_keys_it_has(&mesh, &first);
@@ -123,7 +124,7 @@ fn tokens_of_a_real_provider_are_verified_and_its_keys_may_change_and_its_proces
     until_status(&mesh, "a token of a key that was not known is accepted", &second, 200);
     until_status(&mesh, "a token of a key that is gone is refused", &first, 401);
 
-    the_last_keys_stay_while_the_provider_is_away(&mesh, &issuer, &second);
+    the_last_keys_stay_while_the_provider_is_away(&mesh, &second);
 }
 
 fn what_is_no_good_token_is_refused(mesh: &LocalMesh, good: &str) {
@@ -148,7 +149,7 @@ fn the_proxy_tells_which_keys_it_has(mesh: &LocalMesh, token: &str) {
 }
 
 /// The provider ends, the control plane starts anew on its state, and configuration goes on to change.
-fn the_last_keys_stay_while_the_provider_is_away(mesh: &LocalMesh, issuer: &str, token: &str) {
+fn the_last_keys_stay_while_the_provider_is_away(mesh: &LocalMesh, token: &str) {
     signal("KILL", mesh.pid("idp", "pid"));
     let control = mesh.pid("mesh-control", "pid");
     signal("KILL", control);
@@ -161,10 +162,9 @@ fn the_last_keys_stay_while_the_provider_is_away(mesh: &LocalMesh, issuer: &str,
     });
     let accepted = call(mesh, token);
     assert_eq!(accepted.status, 200, "without its provider a token is refused: {accepted:?}");
-    let closed = policies(issuer).replace("/robot']", "/somebody-else']");
-    mesh.configure("tokens.yaml", &closed);
+    mesh.configure("tokens.yaml", &policies("somebody-else"));
     until_status(mesh, "another policy reaches the proxy", token, 403);
-    mesh.configure("tokens.yaml", &policies(issuer));
+    mesh.configure("tokens.yaml", &policies("robot"));
     until_status(mesh, "and back", token, 200);
 }
 
