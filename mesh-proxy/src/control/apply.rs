@@ -113,7 +113,7 @@ pub struct Model {
 enum Compiled {
     Bundle(TrustBundle),
     Config(Box<ProxyConfig>),
-    Policies(WorkloadPolicies, Arc<str>),
+    Policies(Box<WorkloadPolicies>, Arc<str>),
     Destination(DestinationKey, Option<Arc<DestinationState>>),
 }
 
@@ -231,7 +231,7 @@ impl Model {
                 Compiled::Config(Box::new(config))
             }
             TypeUrl::WorkloadPolicies => {
-                Compiled::Policies(decode(kind, resource)?, Arc::from(resource.version.as_str()))
+                Compiled::Policies(Box::new(decode(kind, resource)?), Arc::from(resource.version.as_str()))
             }
             TypeUrl::Destination => {
                 let key = destination_key(&resource.name)?;
@@ -292,7 +292,7 @@ impl Model {
                 applied.is_changed |= self.complete();
             }
             Compiled::Policies(policies, version) => {
-                self.policies = Some((policies, version));
+                self.policies = Some((*policies, version));
                 applied.is_changed |= self.complete();
             }
             Compiled::Destination(key, None) => {
