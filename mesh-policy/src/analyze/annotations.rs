@@ -122,9 +122,29 @@ const KNOWN: &[(&str, Place, Form)] = &[
     ("ztunnel.istio.io/", Place::Anywhere, Form::Any),
 ];
 
+/// Annotations that Istio has given up.
+const DEPRECATED: [&str; 7] = [
+    "alpha.istio.io/canonical-serviceaccounts",
+    "alpha.istio.io/kubernetes-serviceaccounts",
+    "sidecar.istio.io/controlPlaneAuthPolicy",
+    "sidecar.istio.io/discoveryAddress",
+    "sidecar.istio.io/statsInclusionPrefixes",
+    "sidecar.istio.io/statsInclusionRegexps",
+    "sidecar.istio.io/statsInclusionSuffixes",
+];
+
 /// Checks the annotations of an object, and those of the pods that it makes.
 pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
     for (name, value) in &document.annotations {
+        if DEPRECATED.contains(&name.as_str()) {
+            let message =
+                format!("Annotation {name:?} has been deprecated and may not work in future Istio versions.");
+            findings.push(document.finding(
+                catalogue::DEPRECATED_ANNOTATION,
+                format!("metadata.annotations[{name}]"),
+                message,
+            ));
+        }
         findings.extend(one(document, "metadata.annotations", &document.subject.kind, (name, value)));
     }
     if let Some((path, pod)) = document.pod().filter(|(path, _)| !path.is_empty()) {

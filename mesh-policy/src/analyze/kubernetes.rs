@@ -47,10 +47,17 @@ pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
         .filter(|it| it.pod().is_some())
         .map(|it| it.subject.namespace.as_str())
         .collect();
+    // Whoever labels one namespace decides by labels, and the others are worth a word.
+    let is_labelled = namespaces
+        .values()
+        .any(|it| it.labels.contains_key("istio-injection") || it.labels.contains_key("istio.io/rev"));
     for document in survey.model.documents {
         annotations::check(document, findings);
         if document.is("", "Namespace") {
-            injection(document, &with_pods, findings);
+            let may_be_meant = !is_labelled && !with_pods.contains(document.subject.name.as_str());
+            if !may_be_meant {
+                injection(document, findings);
+            }
         } else if document.is("", "Service") {
             ports(document, findings);
         } else if document.pod().is_some() {
@@ -61,7 +68,7 @@ pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
     unrestricted_keys(survey, findings);
 }
 
-fn injection(namespace: &Document, with_pods: &BTreeSet<&str>, findings: &mut Vec<Finding>) {
+fn injection(namespace: &Document, findings: &mut Vec<Finding>) {
     let name = namespace.subject.name.as_str();
     if SYSTEM.contains(&name) {
         return;
@@ -76,7 +83,7 @@ fn injection(namespace: &Document, with_pods: &BTreeSet<&str>, findings: &mut Ve
             );
             findings.push(namespace.finding(catalogue::INJECTION_LABELS, "metadata.labels", message));
         }
-        (None, None) if with_pods.contains(name) && !ambient => {
+        (None, None) if !ambient => {
             let message = format!(
                 "The namespace is not enabled for Istio injection. Run 'kubectl label namespace {name} istio-injection=enabled' to enable it, or 'kubectl label namespace {name} istio-injection=disabled' to explicitly mark it as not needing injection."
             );

@@ -99,6 +99,10 @@ codes! {
         "A ServiceEntry has a TCP port and no address, so that its traffic cannot be told from other traffic to that port. (Info where the mesh assigns an address itself.)",
         "hosts: [\"*.db.example\"]\nports: [{number: 3306, name: tcp, protocol: TCP}]",
         "State addresses.";
+    DEPRECATED_ANNOTATION = "IST0135" "DeprecatedAnnotation" Info,
+        "Istio has given this annotation up.",
+        "annotations:\n  sidecar.istio.io/statsInclusionPrefixes: cluster.outbound",
+        "Remove it, or use what has taken its place.";
     TARGET_PORTS = "IST0137" "DeploymentConflictingPorts" Warning,
         "Services in front of the same pods reach one target port by different ports.",
         "",
