@@ -1,4 +1,5 @@
-//! Files by pattern: `*` and `?` within a name, `**` for any number of folders, a folder for all manifests in it.
+//! Files by pattern: `*` and `?` within a name, `**` for any number of folders, a folder for all manifests in
+//! it.
 //!
 //! Names that begin with a dot are found only by a pattern that says so, as in a shell. What is found is in
 //! order of name, whatever the order of the file system.
