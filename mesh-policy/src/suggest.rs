@@ -126,7 +126,9 @@ pub fn suggest(today: Today<'_>, traffic: &[(TrafficRecord, u64)], manner: Manne
         suggested.records = group.records.iter().map(|(_, count)| count).sum();
         suggestion.policies.push(suggested);
         for policy in selected {
+            // One without rules allows nothing, so nothing stands in for it.
             if today::is_enforced_allow(&policy)
+                && !policy.rules.is_empty()
                 && !suggestion.replaced.iter().any(|known| Arc::ptr_eq(known, &policy))
             {
                 suggestion.replaced.push(policy);
