@@ -7,7 +7,7 @@ mod health;
 
 use std::process::ExitCode;
 
-use mesh_api::admin::{CaStatus, CertificateStatus, ControlStatus, SourceStatus};
+use mesh_api::admin::{CaStatus, CertificateStatus, ControlStatus, KeySourceStatus, SourceStatus};
 use mesh_api::problem::Severity;
 
 use super::mesh::Mesh;
@@ -72,6 +72,7 @@ fn page(mesh: &Mesh, health: &Health) {
                 control.objects.iter().map(|(kind, number)| format!("{kind} {number}")).collect();
             output::line(&format!("  in force: {}", counts.join(", ")));
         }
+        key_sources(&control.key_sources);
     }
     section("PROXIES");
     proxies(health);
@@ -112,6 +113,33 @@ fn source(source: &SourceStatus) {
     }
     for object in &source.held {
         output::line(&format!("    {} {object} (its last good version)", output::doubtful("held:")));
+    }
+}
+
+/// Where keys of token issuers come from; one by one only where that does not work.
+fn key_sources(sources: &[KeySourceStatus]) {
+    if sources.is_empty() {
+        return;
+    }
+    let keys = sources.iter().map(|source| source.keys).sum();
+    let places = output::count(sources.len(), "issuer", "issuers");
+    output::line(&format!("  {} of {places}", output::count(keys, "signing key", "signing keys")));
+    let broken: Vec<_> = sources.iter().filter(|source| !source.problem.is_empty()).collect();
+    for source in broken.iter().take(PROBLEMS_SHOWN) {
+        output::line(&format!("    {}: {}", source.url, source.problem));
+        output::line(&format!(
+            "      {}",
+            match source.age_seconds {
+                Some(age) => output::doubtful(&format!(
+                    "tokens are verified with keys seen {} ago",
+                    output::duration(age)
+                )),
+                None => output::bad("there are no keys, so its tokens are refused"),
+            }
+        ));
+    }
+    if broken.len() > PROBLEMS_SHOWN {
+        output::line(&format!("    and {} more: `meshctl status -o json`", broken.len() - PROBLEMS_SHOWN));
     }
 }
 

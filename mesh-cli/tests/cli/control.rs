@@ -6,7 +6,8 @@ use insta::assert_snapshot;
 
 use crate::admin::{FakeMesh, json};
 use crate::fixtures::{
-    control_answers, control_status, healthy_proxies, held_source, proxy_answers, shop, unhealthy_proxies,
+    control_answers, control_status, healthy_proxies, held_source, key_sources, proxy_answers, shop,
+    unhealthy_proxies,
 };
 
 #[test]
@@ -32,6 +33,7 @@ fn status_is_one_page_and_says_whether_all_is_well() {
     let folder = mesh.path("").to_string_lossy().trim_end_matches('/').to_owned();
     let mut status = control_status(&folder, unhealthy_proxies());
     status.sources = vec![held_source(&folder)];
+    status.key_sources = key_sources();
     mesh.control(control_answers(&mesh, &status));
     mesh.proxy("frontend.web", proxy_answers());
     mesh.proxy(

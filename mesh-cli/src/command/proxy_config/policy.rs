@@ -29,7 +29,8 @@ pub(super) fn table(status: &PolicyStatus, namespace: &str) {
         rows.push(row(&policy.meta, mode, &policy.selector, ports));
     }
     for policy in &policies.request {
-        rows.push(row(&policy.meta, "JWT".to_owned(), &policy.selector, "-".to_owned()));
+        let rules = output::count(policy.jwt_rules.len(), "issuer", "issuers");
+        rows.push(row(&policy.meta, "JWT".to_owned(), &policy.selector, rules));
     }
     if rows.is_empty() {
         output::note("no policy selects this workload");
@@ -37,10 +38,29 @@ pub(super) fn table(status: &PolicyStatus, namespace: &str) {
         output::table(&["NAMESPACE", "POLICY NAME", "KIND", "ACTION", "SCOPE", "DETAIL"], &rows);
         output::line("");
     }
+    for (source, set) in &policies.key_sets {
+        match &set.jwks {
+            Some(jwks) => output::line(&format!("Keys of {source}: {}", key_ids(jwks))),
+            None => {
+                output::line(&format!("Keys of {source}: {}", output::bad(&format!("none: {}", set.problem))))
+            }
+        }
+    }
     let ports: Vec<String> =
         status.mtls_ports.iter().map(|(port, mode)| format!("{port}: {}", mode.as_str())).collect();
     let ports = if ports.is_empty() { String::new() } else { format!(" (by port: {})", ports.join(", ")) };
     output::line(&format!("Workload mTLS mode: {}{ports}", status.mtls.as_str()));
+}
+
+/// The keys of a JWKS by their names; they say which generation of keys a proxy has.
+fn key_ids(jwks: &str) -> String {
+    let document: serde_json::Value = serde_json::from_str(jwks).unwrap_or_default();
+    let keys = document.get("keys").and_then(serde_json::Value::as_array);
+    let name = |key: &serde_json::Value| {
+        let text = |member: &str| key.get(member).and_then(serde_json::Value::as_str);
+        text("kid").or(text("kty")).unwrap_or("-").to_owned()
+    };
+    keys.into_iter().flatten().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// How far a policy reaches: only the root namespace reaches into another one.

@@ -125,6 +125,12 @@ fn judge(health: &Health) -> Vec<String> {
             output::count(errors, "error", "errors")
         ));
     }
+    let sources = || health.control.iter().flat_map(|control| &control.key_sources);
+    let without = sources().filter(|source| source.keys == 0 && !source.problem.is_empty()).count();
+    if without > 0 {
+        let issuers = output::count(without, "issuer has", "issuers have");
+        complaints.push(format!("{issuers} no keys, so their tokens are refused"));
+    }
     for proxy in health.control.iter().flat_map(|control| &control.proxies).filter(|proxy| proxy.connected) {
         for (kind, sync) in proxy.types.iter().filter(|(_, sync)| sync.state == "ERROR") {
             let error = sync.error.as_deref().unwrap_or("no reason given");
