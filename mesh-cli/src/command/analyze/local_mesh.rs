@@ -16,7 +16,7 @@ use crate::local::privilege::Privilege;
 use crate::output;
 
 /// Whether a file is a local mesh's: it has workloads, and is no document of a kind.
-pub(super) fn is_mesh_file(input: &Input) -> bool {
+pub(in crate::command) fn is_mesh_file(input: &Input) -> bool {
     objects::value(&input.text).is_some_and(|value| {
         value.get("workloads").is_some_and(|it| it.is_array()) && value.get("kind").is_none()
     })
@@ -26,7 +26,10 @@ pub(super) fn is_mesh_file(input: &Input) -> bool {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn objects(input: &Input, context: &LowerContext) -> Result<Vec<Object>, Box<Problem>> {
+pub(in crate::command) fn objects(
+    input: &Input,
+    context: &LowerContext,
+) -> Result<Vec<Object>, Box<Problem>> {
     let surroundings = Surroundings {
         file: std::path::absolute(&input.name).unwrap_or_else(|_| PathBuf::from(&input.name)),
         name: None,
