@@ -235,7 +235,7 @@ fn not_required(survey: &Survey<'_>, policy: &RequestAuthentication, members: &[
             let meets = selects_all_of(labels.0, labels.1)
                 || selects_all_of(labels.1, labels.0)
                 || !it.targets.is_empty();
-            !it.dry_run && requires_token(it) && (of == own || of == root || own == root) && meets
+            it.is_enforced() && requires_token(it) && (of == own || of == root || own == root) && meets
         });
         (!is_required).then(|| "its workloads".to_owned())?
     } else {

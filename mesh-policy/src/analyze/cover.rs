@@ -272,6 +272,50 @@ mod tests {
         }
     }
 
+    /// Every text of up to three of these parts.
+    fn texts(parts: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = parts.iter().map(ToString::to_string).collect();
+        for _ in 0..2 {
+            let longer: Vec<String> =
+                all.iter().flat_map(|text| parts.iter().map(move |part| format!("{text}{part}"))).collect();
+            all.extend(longer);
+        }
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// As the engine compares them.
+    fn matches(form: Form, pattern: &str, text: &str) -> bool {
+        use crate::authorize::pattern::{Comparison, Patterns};
+        if form == Form::Path && is_template(pattern) {
+            return Template::parse(pattern).is_some_and(|template| template.matches(text));
+        }
+        Patterns::parse(Comparison::Text, [pattern]).matches(text.as_bytes())
+    }
+
+    #[test]
+    fn covers_and_disjoint_hold_for_every_short_text() {
+        let plain = texts(&["a", "b", "*"]);
+        let paths: Vec<String> = texts(&["/a", "/b", "/{*}", "/{**}", "/", "*"])
+            .into_iter()
+            .filter(|text| !is_template(text) || Template::parse(text).is_some())
+            .collect();
+        let requests: Vec<String> = texts(&["/a", "/b", "/", "a"]);
+        for (form, patterns, values) in [(Form::Text, &plain, &plain), (Form::Path, &paths, &requests)] {
+            for wide in patterns {
+                for narrow in patterns {
+                    let (covers, apart) = (value(form, wide, narrow), disjoint(form, wide, narrow));
+                    for text in values.iter().filter(|_| covers || apart) {
+                        let (by_wide, by_narrow) = (matches(form, wide, text), matches(form, narrow, text));
+                        assert!(!covers || !by_narrow || by_wide, "{wide} covers {narrow}, but not {text}");
+                        assert!(!apart || !(by_wide && by_narrow), "{wide} and {narrow} both match {text}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_rule_covers_a_narrower_one_and_not_the_other_way() {
         let rule_of = |paths: &[&str], not: &[&str], methods: &[&str]| Rule {

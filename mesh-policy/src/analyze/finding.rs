@@ -30,9 +30,9 @@ impl fmt::Display for Named {
 
 impl From<&ObjectRef> for Named {
     fn from(object: &ObjectRef) -> Self {
-        let namespace = match object.kind {
-            Kind::Namespace => String::new(),
-            _ => object.namespace.to_string(),
+        let namespace = match object.kind == Kind::Namespace {
+            true => String::new(),
+            false => object.namespace.to_string(),
         };
         Self { kind: object.kind.to_string(), namespace, name: object.name.to_string() }
     }

@@ -614,7 +614,8 @@ fn claims(survey: &Survey<'_>, document: &Document, path: &str, route: &Value, f
                     gateway.split_once('/').unwrap_or((document.subject.namespace.as_str(), gateway));
                 let known = survey.gateway(namespace, short);
                 let labels = known.map(|it| strings(it.spec("/selector"))).unwrap_or_default();
-                let is_verified = survey.model.request.iter().any(|it| {
+                let mut in_force = survey.model.request.iter().filter(|it| it.meta.is_in_force());
+                let is_verified = in_force.any(|it| {
                     known.is_none()
                         || !it.targets.is_empty()
                         || selects_all_of(&it.selector.match_labels, &labels)

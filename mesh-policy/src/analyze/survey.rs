@@ -280,7 +280,12 @@ impl<'a> Survey<'a> {
     pub(super) fn verified(&self) -> &[bool] {
         self.verified.get_or_init(|| {
             let mut verified = vec![false; self.workloads.len()];
-            for policy in self.model.request.iter().filter(|policy| !policy.jwt_rules.is_empty()) {
+            for policy in self
+                .model
+                .request
+                .iter()
+                .filter(|policy| policy.meta.is_in_force() && !policy.jwt_rules.is_empty())
+            {
                 let scope = self.concerned(&policy.meta, &policy.selector, &policy.targets);
                 scope.members.iter().for_each(|member| verified[*member] = true);
             }

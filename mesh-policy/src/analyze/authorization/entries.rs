@@ -64,7 +64,7 @@ pub(super) fn check_exceptions(
     for policy in policies {
         let own = &policy.meta.object.namespace;
         let allowed = |path: &str| {
-            let reach = policies.iter().filter(|it| it.action == Action::Allow && !it.dry_run);
+            let reach = policies.iter().filter(|it| it.action == Action::Allow && it.is_enforced());
             let mut reach = reach.filter(|it| {
                 it.meta.object.namespace == *own || it.meta.object.namespace == *root || own == root
             });

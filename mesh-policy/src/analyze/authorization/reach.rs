@@ -201,7 +201,9 @@ fn unverified(
         };
         let is_verified = survey.model.request.iter().any(|request| {
             let of = &request.meta.object.namespace;
-            (of == root || of == own || own == root) && applies(&request.selector)
+            (of == root || of == own || own == root)
+                && request.meta.is_in_force()
+                && applies(&request.selector)
         });
         (!is_verified).then(|| "its workloads".to_owned())?
     } else {
@@ -267,7 +269,7 @@ impl Flags {
     fn of(position: usize, policy: &AuthorizationPolicy) -> Self {
         let is_allow = policy.action == Action::Allow;
         let denies = policy.action == Action::Deny && policy.rules.contains(&Rule::default());
-        let enforced = !policy.dry_run;
+        let enforced = policy.is_enforced();
         Self {
             allows: enforced && is_allow && !policy.rules.is_empty(),
             allows_nothing: (enforced && is_allow && policy.rules.is_empty()).then_some(position),
@@ -414,7 +416,7 @@ fn ingress(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
             .model
             .authorization
             .iter()
-            .filter(|policy| policy.action == Action::Allow && !policy.dry_run)
+            .filter(|policy| policy.action == Action::Allow && policy.is_enforced())
             .filter(|policy| {
                 crate::select::applies(
                     survey.model.mesh,

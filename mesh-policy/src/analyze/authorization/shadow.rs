@@ -76,7 +76,7 @@ fn groups<'r>(policies: &[&'r AuthorizationPolicy]) -> BTreeMap<GroupKey<'r>, Gr
     let mut groups: BTreeMap<GroupKey<'_>, Group<'_>> = BTreeMap::new();
     for (position, policy) in policies.iter().enumerate() {
         // A dry-run policy covers nothing, and one for gateways covers nothing of a sidecar.
-        if policy.dry_run || !policy.targets.is_empty() {
+        if !policy.is_enforced() || !policy.targets.is_empty() {
             continue;
         }
         let key = (
@@ -190,7 +190,7 @@ impl Search<'_> {
     /// What covers a rule, if anything does.
     fn covered(&mut self, at: At, root: &Namespace) -> Option<Finding> {
         let policy = self.policies[at.0];
-        if !policy.targets.is_empty() || policy.dry_run {
+        if !policy.targets.is_empty() || !policy.is_enforced() {
             return None;
         }
         let rule = &policy.rules[at.1];
