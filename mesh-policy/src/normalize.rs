@@ -187,6 +187,8 @@ fn canonical(path: &[u8]) -> Result<Vec<u8>, Refusal> {
                 }
                 None => output.push_bare_percent(),
             },
+            // Encoded, it would be refused; no codec lets a raw one come so far.
+            0 => return Err(Refusal::EncodedNul),
             byte if is_encoded_when_raw(byte) => output.push_encoded(byte),
             byte => output.push(byte),
         }

@@ -84,6 +84,13 @@ fn decoding_never_builds_a_new_escape() {
 }
 
 #[test]
+fn a_raw_nul_is_refused_as_an_encoded_one_is() {
+    for mode in [PathNormalization::Base, PathNormalization::MergeSlashes] {
+        assert_eq!(path_bytes(b"/a\0b", mode).err(), Some(Refusal::EncodedNul));
+    }
+}
+
+#[test]
 fn an_encoded_nul_is_refused_where_paths_are_canonical() {
     for mode in [BASE, MERGE, DECODE] {
         assert_eq!(path("/a%00b", mode), Err(Refusal::EncodedNul));
