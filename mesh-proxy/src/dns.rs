@@ -31,6 +31,30 @@ mod upstream;
 
 pub use listener::Listeners;
 
+/// What a message is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// A question, which is looked into.
+    Question,
+    /// One that is refused with an answer of this many bytes.
+    Refused {
+        /// Length of the answer.
+        bytes: usize,
+    },
+    /// None that is worth an answer.
+    Dropped,
+}
+
+/// Reads a message and says no more than what it is; for whoever tries hostile ones.
+#[must_use]
+pub fn look_at(message: &[u8]) -> Message {
+    match question::parse(message, question::Transport::Udp) {
+        question::Parsed::Question(_) => Message::Question,
+        question::Parsed::Refuse(answer) => Message::Refused { bytes: answer.len() },
+        question::Parsed::Drop => Message::Dropped,
+    }
+}
+
 /// Where to listen, and whom to ask for names outside of the mesh.
 #[derive(Debug, Clone)]
 pub struct DnsSettings {

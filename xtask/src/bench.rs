@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`plan`] (what is measured), [`sandbox`] (a place that ends with the run), [`topology`]
 //! (namespaces), [`peers`] (how each proxy is told to do the work), [`load`] and [`accounting`] (what is
-//! read), [`rounds`] (the order of it all), [`verdict`] and [`report`].
+//! read), [`rounds`] (the order of it all), [`verdict`] and [`report`]. [`policy`] stands apart.
 
 mod accounting;
 mod certificates;
@@ -17,6 +17,7 @@ mod lab;
 mod load;
 mod peers;
 mod plan;
+mod policy;
 mod report;
 mod rounds;
 mod sandbox;
@@ -27,7 +28,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::output;
 use crate::process::{Profile, build, target_directory};
@@ -36,7 +37,10 @@ use plan::{Effort, Filter, Peer, Plan};
 
 /// Options of the benchmark.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Shorter and fewer measurements: a look, not a verdict to rely on.
     #[arg(long)]
     quick: bool,
@@ -58,6 +62,13 @@ pub(crate) struct BenchArgs {
     programs: ProgramArgs,
 }
 
+/// A measurement of its own.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Part {
+    /// Count the instructions and allocations of the policy engine's decisions.
+    Policy,
+}
+
 /// What the outer process tells the one in the sandbox.
 #[derive(Debug, Args)]
 struct ProgramArgs {
@@ -74,6 +85,9 @@ struct ProgramArgs {
 /// # Errors
 /// When something that it needs is missing, a peer does not do the work, or a limit is missed.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if let Some(Part::Policy) = args.part {
+        return policy::run();
+    }
     let effort = if args.quick { Effort::Quick } else { Effort::Full };
     let plan = Plan::new(effort, &args.only)?;
     match &args.programs.in_sandbox {

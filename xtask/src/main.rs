@@ -7,8 +7,10 @@ mod bench;
 mod demo;
 mod deny;
 mod docs;
+mod fuzz;
 mod output;
 mod process;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -39,6 +41,10 @@ enum Task {
     Deny,
     /// Measure the proxies against Envoy, haproxy and nginx in one run.
     Bench(bench::BenchArgs),
+    /// Try hostile bytes on every parser.
+    Fuzz(fuzz::FuzzArgs),
+    /// Run property tests with millions of cases.
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Deny => deny::run(),
         Task::Bench(args) => bench::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
+        Task::Soak(args) => soak::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -62,6 +62,9 @@ pub(crate) const PEERS: [Tool; 8] = [
     Tool { program: "python3", package: "python3-pip" },
 ];
 
+/// Counts instructions and allocations.
+pub(crate) const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
+
 /// What nginx needs to forward byte streams, where its package puts it.
 pub(crate) const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 

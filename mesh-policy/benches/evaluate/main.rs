@@ -3,12 +3,13 @@
 //! The budget (DESIGN.md section 9): 10,000 rules cost at most 1.5 times what 10 cost, and a microsecond at
 //! most. Requests cycle through many callers, so that caches are not flattered.
 //!
-//! `evaluate count SHAPE RULES DECISIONS` takes no time: it makes that many decisions and ends, for whoever
-//! counts instructions and allocations (`cargo xtask bench policy`).
+//! `evaluate shapes` names the shapes. `evaluate count SHAPE RULES DECISIONS` takes no time: it makes that many
+//! decisions and ends, for whoever counts instructions and allocations (`cargo xtask bench policy`).
 
 mod shapes;
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,10 @@ fn count(shape: &str, rules: &str, decisions: &str) -> Option<()> {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|word| word == "shapes") {
+        let names = Shape::ALL.map(Shape::name).join("\n");
+        return writeln!(std::io::stdout(), "{names}").expect("written");
+    }
     if let [word, shape, rules, decisions, ..] = arguments.as_slice()
         && word == "count"
     {

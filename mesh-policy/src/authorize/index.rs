@@ -28,6 +28,9 @@ const DIMENSIONS_MAX: usize = 12;
 /// as many groups; beyond it, the dimension is left out for that request.
 const HITS_MAX: usize = 160;
 
+/// Rules, ascending, with what they are looked up by, for each dimension that they constrain.
+type Constrained<'r> = BTreeMap<(&'r Field, View), Vec<(u32, &'r [Key])>>;
+
 /// The index of all rules for one kind of traffic.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
@@ -163,7 +166,7 @@ impl Index {
     /// Builds the index over `rules` (number and form), which come in ascending order; numbers are below `bound`.
     pub(crate) fn build<'r>(rules: impl IntoIterator<Item = (u32, &'r RuleForm)>, bound: usize) -> Self {
         let mut present = Vec::new();
-        let mut constrained: BTreeMap<(&Field, View), Vec<(u32, &[Key])>> = BTreeMap::new();
+        let mut constrained: Constrained<'_> = BTreeMap::new();
         for (rule, form) in rules {
             present.push(rule);
             for DimensionKeys { field, view, keys } in &form.keys {

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-cli", &["mesh-api", "mesh-policy"]),
     ("mesh-testkit", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-control", "mesh-proxy"]),
     ("shop", &[]),
+    ("mesh-fuzz", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-proxy"]),
     ("xtask", &["mesh-api"]),
 ];
 
