@@ -309,7 +309,7 @@ mod tests {
                     for text in values.iter().filter(|_| covers || apart) {
                         let (by_wide, by_narrow) = (matches(form, wide, text), matches(form, narrow, text));
                         assert!(!covers || !by_narrow || by_wide, "{wide} covers {narrow}, but not {text}");
-                        assert!(!apart || !(by_wide && by_narrow), "{wide} and {narrow} both match {text}");
+                        assert!(!(apart && by_wide && by_narrow), "{wide} and {narrow} both match {text}");
                     }
                 }
             }
