@@ -61,6 +61,8 @@ const STREAMS_PER_CONNECTION: u32 = 32;
 const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often the metric recorder tidies up; without it samples pile up until the next scrape.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Longest report of an unknown key, in bytes: a URL, a node id and a `kid`. Some of them wait in a queue.
+const REPORT_BYTES_MAX: usize = 8 * 1024;
 /// Confirmations that may wait.
 const CONFIRMATIONS: usize = 16;
 /// Time that tasks are given to end.
@@ -216,13 +218,15 @@ impl Running {
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip);
         let identity = IdentityServiceServer::new(Identity::new(Arc::clone(&self.plane.issue)));
+        let keys = KeyServiceServer::new(UnknownKeys::new(Arc::clone(&self.plane)))
+            .max_decoding_message_size(REPORT_BYTES_MAX);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
             .add_service(discovery)
             .add_service(identity)
-            .add_service(KeyServiceServer::new(UnknownKeys::new(Arc::clone(&self.plane))))
+            .add_service(keys)
             .serve_with_incoming_shutdown(connections, self.shutdown.clone().cancelled_owned());
         self.tasks.spawn(async move {
             if let Err(error) = server.await {

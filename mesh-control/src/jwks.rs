@@ -44,6 +44,9 @@ use store::KeyStore;
 const FETCHES_MAX: usize = 8;
 /// Questions of proxies that may wait; more are dropped, and asked again with the next such token.
 const QUESTIONS_MAX: usize = 256;
+/// Names of keys in one log line, and letters of each: they are the provider's words.
+const KEY_IDS_SHOWN: usize = 10;
+const KEY_ID_SHOWN: usize = 64;
 /// How often what is unused is looked for, and ages are measured.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Time between refreshes unless a flag says otherwise (Istio, `PILOT_JWT_PUB_KEY_REFRESH_INTERVAL`).
@@ -351,7 +354,9 @@ impl KeyFetcher {
 
     fn announce(&self, url: &str) {
         let Some(good) = self.schedule.good(url) else { return };
-        tracing::info!(source = url, keys = good.keys.number, key_ids = ?good.keys.key_ids, "keys were fetched");
+        let shortened = |key_id: &String| key_id.chars().take(KEY_ID_SHOWN).collect::<String>();
+        let key_ids: Vec<_> = good.keys.key_ids.iter().take(KEY_IDS_SHOWN).map(shortened).collect();
+        tracing::info!(source = url, keys = good.keys.number, ?key_ids, "keys were fetched");
         if good.keys.has_secret {
             tracing::warn!(
                 source = url,

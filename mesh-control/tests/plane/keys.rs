@@ -224,6 +224,8 @@ async fn a_key_that_a_proxy_does_not_know_brings_the_next_ones() {
     let refused = code(own.report_unknown_key(report(CATALOG_NODE, "http://127.0.0.1:1/", "b")).await);
     assert_eq!(refused, Err(Code::PermissionDenied));
     assert_eq!(code(own.report_unknown_key(report("nonsense", &url, "b")).await), Err(Code::InvalidArgument));
+    let long = "b".repeat(100_000);
+    assert_eq!(code(own.report_unknown_key(report(CATALOG_NODE, &url, &long)).await), Err(Code::OutOfRange));
     assert_eq!(provider.requests(), 1, "somebody had the provider asked who may not");
 
     assert_eq!(code(own.report_unknown_key(report(CATALOG_NODE, &url, "b")).await), Ok(()));

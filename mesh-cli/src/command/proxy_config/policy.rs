@@ -58,7 +58,8 @@ fn key_ids(jwks: &str) -> String {
     let keys = document.get("keys").and_then(serde_json::Value::as_array);
     let name = |key: &serde_json::Value| {
         let text = |member: &str| key.get(member).and_then(serde_json::Value::as_str);
-        text("kid").or(text("kty")).unwrap_or("-").to_owned()
+        // The issuer's words, on somebody's terminal.
+        text("kid").or(text("kty")).unwrap_or("-").escape_debug().to_string()
     };
     keys.into_iter().flatten().map(name).collect::<Vec<_>>().join(", ")
 }
