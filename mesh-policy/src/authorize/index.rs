@@ -191,8 +191,9 @@ impl Dimension {
         let mut is_unconstrained = |rule: &u32| constrained.next_if_eq(rule).is_none();
         let unconstrained: Vec<u32> = present.iter().copied().filter(|rule| is_unconstrained(rule)).collect();
         let unconstrained = sets.add(&unconstrained, None);
-        let (mut exact, mut prefixes, mut suffixes, mut networks) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut exact, mut networks) = (Vec::new(), Vec::new());
+        let mut prefixes: Vec<(Box<[u8]>, u32)> = Vec::new();
+        let mut suffixes: Vec<(Box<[u8]>, u32)> = Vec::new();
         for (rule, keys) in keys {
             for key in *keys {
                 match key {
@@ -205,9 +206,8 @@ impl Dimension {
         }
         let exact = nested(exact, sets, |_, _| false);
         let exact = Lookup::build(exact.into_iter().map(|(text, set)| (text.into(), set)));
-        let starts_with = |short: &Box<[u8]>, long: &Box<[u8]>| long.starts_with(short);
-        let prefixes = nested(prefixes, sets, starts_with);
-        let mut suffixes = nested(suffixes, sets, starts_with);
+        let prefixes = nested(prefixes, sets, |short, long| long.starts_with(short));
+        let mut suffixes = nested(suffixes, sets, |short, long| long.starts_with(short));
         suffixes.iter_mut().for_each(|(text, _)| text.reverse());
         let (mut networks_v4, mut networks_v6) = (PrefixMap::new(), PrefixMap::new());
         // The order of blocks puts an enclosing one before those within it.

@@ -52,6 +52,10 @@ fn named(authorizer: &Authorizer, id: Option<RuleId>) -> Option<(String, usize)>
 }
 
 /// Seeds of failures are printed, not written into the tree. A soak asks for more cases than a build.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the policy reads no environment; whoever runs its tests may ask by it"
+)]
 fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("MESH_POLICY_CASES").ok();
     let cases = asked.map_or(cases, |asked| asked.parse().expect("MESH_POLICY_CASES is a number"));
