@@ -12,6 +12,12 @@ use crate::model::{
 };
 use crate::problem::Problem;
 
+mod trial;
+
+pub use trial::{
+    PolicyDifference, PolicyDifferences, TrialOutcome, TrialStage, TrialVerdict, TriedChange, TriedObject,
+};
+
 // ---- Proxy ------------------------------------------------------------------------------------------
 
 /// `GET /ready` of a proxy. Status 200 when ready, else 503.

@@ -23,9 +23,12 @@ pub use mesh::{
     ExternalAuthorizer, HttpCheck, LongerBody, MeshSettings, OnAuthorizerError, OutboundPolicy,
     PathNormalization, ProviderKind,
 };
-pub use meta::{Kind, ObjectMeta, ObjectRef, Origin, Selector, TargetRef};
+pub use meta::{
+    DRY_RUN, DRY_RUN_DELETE, DRY_RUN_REPLACES, DRY_RUN_TRUE, Kind, ObjectMeta, ObjectRef, Origin, Selector,
+    TargetRef, Trial,
+};
 pub use peer_authentication::{MtlsMode, PeerAuthentication};
-pub use proxy::{InboundPort, ProxyConfig, TrustBundleSet, WorkloadPolicies};
+pub use proxy::{CandidatePolicies, InboundPort, ProxyConfig, TrustBundleSet, WorkloadPolicies};
 pub use request_authentication::{JwtRule, KeySet, KeySets, KeySource, RequestAuthentication};
 pub use service::{Protocol, Service, ServicePort};
 pub use telemetry::{Telemetry, WorkloadTelemetry};

@@ -317,20 +317,36 @@ impl Registry {
     }
 
     fn effects_of(&self, entry: &Entry, effects: &mut HashSet<Effect>) {
+        // What would take another's place is something to those also that the other selects.
+        let is_placed = |meta: &ObjectMeta| mesh_policy::trial::replaced_by(meta).is_some();
         match entry {
             Entry::Service(service) => self.effects_of_service(service, effects),
             Entry::Workload(workload) => self.effects_of_workload(workload, effects),
             Entry::Authorization(policy) => {
                 let chosen = |subject: &Subject<'_>| {
                     let (meta, targets) = (&policy.meta, &policy.targets);
-                    mesh_policy::select::applies(&self.settings, subject, meta, &policy.selector, targets)
+                    is_placed(meta)
+                        || mesh_policy::select::applies(
+                            &self.settings,
+                            subject,
+                            meta,
+                            &policy.selector,
+                            targets,
+                        )
                 };
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
             Entry::Request(policy) => {
                 let chosen = |subject: &Subject<'_>| {
                     let (meta, targets) = (&policy.meta, &policy.targets);
-                    mesh_policy::select::applies(&self.settings, subject, meta, &policy.selector, targets)
+                    is_placed(meta)
+                        || mesh_policy::select::applies(
+                            &self.settings,
+                            subject,
+                            meta,
+                            &policy.selector,
+                            targets,
+                        )
                 };
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
@@ -342,7 +358,9 @@ impl Registry {
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
             Entry::Peer(policy) => {
-                let chosen = |subject: &Subject<'_>| policy.selector.selects(subject.labels);
+                let chosen = |subject: &Subject<'_>| {
+                    is_placed(&policy.meta) || policy.selector.selects(subject.labels)
+                };
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Modes, effects);
             }

@@ -6,8 +6,8 @@
 //! (may it pass, and by which rule), [`route`] (where a request goes), [`judge`] (all of it for one request,
 //! offline), [`policy_test`] (whether what becomes of requests is what was expected), [`analyze`] (what the
 //! author of a set of objects probably did not mean), [`remedy`] (which edit would change a verdict), [`suggest`]
-//! (which policies recorded traffic needs), [`telemetry`] (what a workload logs, counts and
-//! traces).
+//! (which policies recorded traffic needs), [`trial`] (the policies that are tried beside those in force),
+//! [`telemetry`] (what a workload logs, counts and traces).
 //!
 //! Invariants: nothing here reads a clock, a file, the environment or a source of randomness, and nothing
 //! opens a socket; what is needed of them comes as an argument. The same model compiles to the same index,
@@ -26,3 +26,4 @@ pub mod select;
 pub mod suggest;
 pub mod symbolic;
 pub mod telemetry;
+pub mod trial;

@@ -106,9 +106,13 @@ pub fn relevant(
     relevant
 }
 
-/// A selector in the root namespace reaches nobody (SEMANTICS C1), not even workloads of that namespace.
+/// A selector in the root namespace reaches nobody (SEMANTICS C1), not even workloads of that namespace; what
+/// is tried only ([`crate::trial`]) has no say.
 fn level_of(mesh: &MeshSettings, subject: &Subject<'_>, policy: &PeerAuthentication) -> Option<Level> {
     let namespace = &policy.meta.object.namespace;
+    if !policy.meta.is_in_force() {
+        return None;
+    }
     match (*namespace == mesh.root_namespace, policy.selector.is_empty()) {
         (true, true) => Some(Level::Mesh),
         (true, false) => None,

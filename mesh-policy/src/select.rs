@@ -2,7 +2,8 @@
 //!
 //! Candidates come from the root namespace and from the workload's own, then selectors and target
 //! references decide. All that remain apply together. A policy with target references never falls back to
-//! "the whole namespace" on a plain sidecar: it does not concern it at all.
+//! "the whole namespace" on a plain sidecar: it does not concern it at all. What is tried only is not selected;
+//! see [`crate::trial`].
 
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub fn authorization(
 ) -> Vec<Arc<AuthorizationPolicy>> {
     let mut selected: Vec<_> = policies
         .iter()
+        .filter(|policy| policy.meta.is_in_force())
         .filter(|policy| applies(mesh, subject, &policy.meta, &policy.selector, &policy.targets))
         .map(Arc::clone)
         .collect();
@@ -62,6 +64,7 @@ pub fn request_authentication(
 ) -> Vec<Arc<RequestAuthentication>> {
     let mut selected: Vec<_> = policies
         .iter()
+        .filter(|policy| policy.meta.is_in_force())
         .filter(|policy| applies(mesh, subject, &policy.meta, &policy.selector, &policy.targets))
         .map(Arc::clone)
         .collect();
@@ -69,7 +72,8 @@ pub fn request_authentication(
     selected
 }
 
-/// Whether a policy with this metadata, selector and target references applies to `subject`.
+/// Whether a policy with this metadata, selector and target references is meant for `subject`: in force, or to
+/// be tried.
 #[must_use]
 pub fn applies(
     mesh: &MeshSettings,

@@ -21,6 +21,7 @@ use mesh_api::traffic_record::{Recorded, TrafficRecord};
 use crate::authorize::{Attributes, Authorizer, HeaderList, HttpAttributes};
 use crate::select::{self, Subject};
 use paths::Patterns;
+pub use paths::templated;
 use today::Demands;
 pub use today::{Unused, Usage};
 

@@ -4,7 +4,10 @@ use super::LowerContext;
 use super::fields::Fields;
 use super::report::{DOUBTFUL, Report, shortened};
 use super::tree::{Found, Place};
-use crate::model::{Kind, ObjectMeta, ObjectRef, Origin, Selector, TargetRef};
+use crate::model::{
+    DRY_RUN as TRIAL, DRY_RUN_DELETE, DRY_RUN_REPLACES, DRY_RUN_TRUE, Kind, ObjectMeta, ObjectRef, Origin,
+    Selector, TargetRef,
+};
 use crate::name::{Labels, Namespace, ObjectName};
 
 /// Fields of metadata (Kubernetes ObjectMeta).
@@ -120,7 +123,48 @@ fn annotations(kind: Kind, place: Place<'_>, report: &mut Report) -> Labels {
             report.error(entry, "unsupported annotation: it is for AuthorizationPolicy only", "Remove it.");
         }
     }
+    trial(kind, place, report);
     place.string_map(report)
+}
+
+/// Checks by which annotations an object is tried on live traffic. What is wrong there is an error always: a
+/// policy that was meant to be tried must not come into force, nor one that was meant to be in force be tried.
+fn trial(kind: Kind, annotations: Place<'_>, report: &mut Report) {
+    let stated = [TRIAL, DRY_RUN_REPLACES].map(|name| annotations.child(name));
+    let is_policy =
+        matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication);
+    if !is_policy {
+        for place in stated.into_iter().flatten() {
+            let message = "unsupported annotation: it is for AuthorizationPolicy, PeerAuthentication and \
+                           RequestAuthentication only";
+            report.error(place, message, "Remove it.");
+        }
+        return;
+    }
+    let [trial, replaces] = stated;
+    let text = |place: Place<'_>| match place.found() {
+        Found::Scalar(_, text) => Some(text.to_owned()),
+        Found::List | Found::Map => None,
+    };
+    let value = trial.and_then(text);
+    if let (Some(place), Some(value)) = (trial, &value)
+        && ![DRY_RUN_TRUE, DRY_RUN_DELETE].contains(&value.as_str())
+    {
+        let message = format!("has an invalid value {:?}: must be true or delete", shortened(value));
+        let hint = "Write \"true\" to try the object, \"delete\" to try its deletion; remove the annotation to \
+                    have it in force.";
+        report.error(place, message, hint);
+    }
+    let Some(place) = replaces else { return };
+    if value.as_deref() != Some(DRY_RUN_TRUE) {
+        let message = format!("has no meaning without {TRIAL}: \"true\"");
+        report.error(place, message, format!("Add {TRIAL}: \"true\", or remove it."));
+    }
+    if let Some(name) = text(place)
+        && let Err(error) = ObjectName::parse(&name)
+    {
+        report.error(place, error.to_string(), "Write the name of the object that this one would replace.");
+    }
 }
 
 fn timestamp(place: Place<'_>, report: &mut Report) -> Option<i64> {

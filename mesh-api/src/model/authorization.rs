@@ -52,6 +52,14 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
 }
 
+impl AuthorizationPolicy {
+    /// Whether the policy has a say in what is refused: it is no dry-run of either kind.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        !self.dry_run && self.meta.is_in_force()
+    }
+}
+
 /// One rule: (some `from`, or none given) AND (some `to`, or none given) AND every `when`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -137,6 +137,50 @@ impl ObjectMeta {
     pub fn age_key(&self) -> (i64, &str, &str) {
         (self.created, self.object.name.as_str(), self.object.namespace.as_str())
     }
+
+    /// What is tried of the object, by its annotations; manifests with others than these are not admitted.
+    #[must_use]
+    pub fn trial(&self) -> Trial<'_> {
+        match self.annotations.get(DRY_RUN).map(String::as_str) {
+            Some(DRY_RUN_TRUE) => {
+                Trial::Addition { replaces: self.annotations.get(DRY_RUN_REPLACES).map(String::as_str) }
+            }
+            Some(DRY_RUN_DELETE) => Trial::Deletion,
+            _ => Trial::None,
+        }
+    }
+
+    /// Whether the object has a say in what is decided. Whoever selects objects that decide asks this.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        match self.trial() {
+            Trial::None | Trial::Deletion => true,
+            Trial::Addition { .. } => false,
+        }
+    }
+}
+
+/// Annotation that has an object tried on live traffic: `true` or `delete`.
+pub const DRY_RUN: &str = "mini-mesh.io/dry-run";
+/// Annotation that names the object whose edited version the annotated one is.
+pub const DRY_RUN_REPLACES: &str = "mini-mesh.io/dry-run-replaces";
+/// Value of [`DRY_RUN`]: the object is tried.
+pub const DRY_RUN_TRUE: &str = "true";
+/// Value of [`DRY_RUN`]: its deletion is tried.
+pub const DRY_RUN_DELETE: &str = "delete";
+
+/// What is tried of an object beside the objects in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial<'a> {
+    /// Nothing: it is in force.
+    None,
+    /// It is not in force, and would be.
+    Addition {
+        /// Name of the object of the same kind and namespace that it would take the place of.
+        replaces: Option<&'a str>,
+    },
+    /// It is in force, and would not be.
+    Deletion,
 }
 
 /// `selector.matchLabels`: selects a workload that carries every pair. Empty selects all.

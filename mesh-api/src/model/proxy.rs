@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthorizationPolicy, KeySets, MeshSettings, MtlsMode, PeerAuthentication, Protocol,
-    RequestAuthentication, WorkloadTelemetry,
+    AuthorizationPolicy, KeySets, MeshSettings, MtlsMode, ObjectMeta, ObjectRef, PeerAuthentication,
+    Protocol, RequestAuthentication, WorkloadTelemetry,
 };
 use crate::name::{Labels, Namespace, ServiceAccount};
 
@@ -67,6 +67,70 @@ pub struct WorkloadPolicies {
     pub mtls_ports: BTreeMap<u16, MtlsMode>,
     /// What is logged, counted and traced.
     pub telemetry: WorkloadTelemetry,
+    /// What is tried on live traffic; absent when that is nothing else than what is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Box<CandidatePolicies>>,
+}
+
+/// What would be otherwise, were the policies in force that are tried on live traffic. Only the difference is
+/// sent: most policies of a workload are the same in both sets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CandidatePolicies {
+    /// Policies in force that would not be there.
+    pub without: Vec<ObjectRef>,
+    /// AuthorizationPolicies that would be there. What is tried carries no annotation of that any more.
+    pub authorization: Vec<Arc<AuthorizationPolicy>>,
+    /// PeerAuthentications that would be there.
+    pub peer: Vec<Arc<PeerAuthentication>>,
+    /// RequestAuthentications that would be there.
+    pub request: Vec<Arc<RequestAuthentication>>,
+    /// Keys of those of their rules that do not state them in line, as far as they are not sent for the policies
+    /// in force.
+    pub key_sets: KeySets,
+    /// Mode that the workload would have.
+    pub mtls: MtlsMode,
+    /// Modes that single ports would have.
+    pub mtls_ports: BTreeMap<u16, MtlsMode>,
+}
+
+impl CandidatePolicies {
+    /// The policies as they would be.
+    #[must_use]
+    pub fn applied_to(&self, live: &WorkloadPolicies) -> WorkloadPolicies {
+        let stays = |meta: &ObjectMeta| !self.without.contains(&meta.object);
+        let authorization = live.authorization.iter().filter(|policy| stays(&policy.meta));
+        let peer = live.peer.iter().filter(|policy| stays(&policy.meta));
+        let request = live.request.iter().filter(|policy| stays(&policy.meta));
+        let mut applied = WorkloadPolicies {
+            authorization: authorization.chain(&self.authorization).cloned().collect(),
+            peer: peer.chain(&self.peer).cloned().collect(),
+            request: request.chain(&self.request).cloned().collect(),
+            key_sets: live
+                .key_sets
+                .iter()
+                .chain(&self.key_sets)
+                .map(|(url, set)| (url.clone(), set.clone()))
+                .collect(),
+            mtls: self.mtls,
+            mtls_ports: self.mtls_ports.clone(),
+            telemetry: live.telemetry.clone(),
+            candidate: None,
+        };
+        applied.authorization.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+        applied.peer.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+        applied.request.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+        applied
+    }
+
+    /// The same for people: keys are shown without what is secret of them.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut shown = self.clone();
+        shown.request = self.request.iter().map(|policy| Arc::new(policy.redacted())).collect();
+        shown.key_sets = self.key_sets.iter().map(|(url, set)| (url.clone(), set.redacted())).collect();
+        shown
+    }
 }
 
 impl WorkloadPolicies {
@@ -76,6 +140,7 @@ impl WorkloadPolicies {
         let mut shown = self.clone();
         shown.request = self.request.iter().map(|policy| Arc::new(policy.redacted())).collect();
         shown.key_sets = self.key_sets.iter().map(|(url, set)| (url.clone(), set.redacted())).collect();
+        shown.candidate = self.candidate.as_ref().map(|candidate| Box::new(candidate.redacted()));
         shown
     }
 }

@@ -1,14 +1,16 @@
 //! The questions that translation asks of the registry.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_api::model::{
-    AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, Service, VirtualService,
-    Workload, WorkloadTelemetry,
+    AuthorizationPolicy, CandidatePolicies, DestinationRule, ObjectRef, PeerAuthentication,
+    RequestAuthentication, Service, VirtualService, Workload, WorkloadTelemetry,
 };
 use mesh_api::name::{Host, Namespace};
 use mesh_policy::peer_authentication;
+use mesh_policy::trial::{self, Triable};
 
 use super::{Modes, Registry, WorkloadKey, rank, subject};
 
@@ -163,6 +165,38 @@ impl Registry {
         Modes { default: resolved.mode, ports: resolved.ports }
     }
 
+    /// What would be otherwise for a workload, were the objects in force that are tried; `None` when nothing
+    /// would, and the keys are left to the caller.
+    #[must_use]
+    pub fn candidate_of(&self, workload: &Workload) -> Option<CandidatePolicies> {
+        let authorization = self.candidates(workload, |here| here.authorization.values());
+        let peer = self.candidates(workload, |here| here.peer.values());
+        let request = self.candidates(workload, |here| here.request.values());
+        if !trial::is_any(&authorization) && !trial::is_any(&peer) && !trial::is_any(&request) {
+            return None;
+        }
+        let (settings, subject) = (&self.settings, &subject(workload));
+        let select = mesh_policy::select::authorization;
+        let mut candidate = CandidatePolicies::default();
+        let tried = select(settings, subject, &trial::candidates(&authorization));
+        (candidate.authorization) =
+            added(&select(settings, subject, &authorization), tried, &mut candidate.without);
+        let select = mesh_policy::select::request_authentication;
+        let tried = select(settings, subject, &trial::candidates(&request));
+        candidate.request = added(&select(settings, subject, &request), tried, &mut candidate.without);
+        let would_be = trial::candidates(&peer);
+        let tried = peer_authentication::relevant(settings, subject, &would_be);
+        let live = peer_authentication::relevant(settings, subject, &peer);
+        candidate.peer = added(&live, tried, &mut candidate.without);
+        let is_same = candidate == CandidatePolicies::default();
+        let resolved = peer_authentication::resolve(settings, subject, &would_be);
+        (!is_same).then_some(CandidatePolicies {
+            mtls: resolved.mode,
+            mtls_ports: resolved.ports,
+            ..candidate
+        })
+    }
+
     fn candidates<'r, T: 'r, I>(
         &'r self,
         workload: &Workload,
@@ -201,6 +235,16 @@ impl Registry {
         rules.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
         rules
     }
+}
+
+/// What `tried` has that `live` has not; what `live` has that `tried` has not is put to `without`. Objects that are
+/// the same in both share their memory.
+fn added<T: Triable>(live: &[Arc<T>], tried: Vec<Arc<T>>, without: &mut Vec<ObjectRef>) -> Vec<Arc<T>> {
+    let stay: HashSet<*const T> = tried.iter().map(Arc::as_ptr).collect();
+    let gone = live.iter().filter(|object| !stay.contains(&Arc::as_ptr(object)));
+    without.extend(gone.map(|object| object.meta().object.clone()));
+    let known: HashSet<*const T> = live.iter().map(Arc::as_ptr).collect();
+    tried.into_iter().filter(|object| !known.contains(&Arc::as_ptr(object))).collect()
 }
 
 /// Exact hosts before wildcards, longer wildcards before shorter ones.

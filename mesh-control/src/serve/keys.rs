@@ -33,7 +33,8 @@ impl UnknownKeys {
         let snapshot = self.plane.snapshot();
         let registry = snapshot.registry();
         registry.workload(workload).is_some_and(|workload| {
-            let policies = registry.request_of(workload);
+            let mut policies = registry.request_of(workload);
+            policies.extend(registry.candidate_of(workload).into_iter().flat_map(|tried| tried.request));
             policies
                 .iter()
                 .flat_map(|policy| &policy.jwt_rules)

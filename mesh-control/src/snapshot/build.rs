@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use mesh_api::model::{
-    DestinationKey, InboundPort, KeySet, KeySets, ProxyConfig, RequestAuthentication, TrustBundleSet,
-    Workload, WorkloadPolicies,
+    CandidatePolicies, DestinationKey, InboundPort, KeySet, KeySets, ProxyConfig, RequestAuthentication,
+    TrustBundleSet, Workload, WorkloadPolicies,
 };
 use mesh_api::wire::TypeUrl;
 
@@ -53,6 +53,8 @@ pub fn build(from: Knowledge<'_>, key: &ResourceKey) -> (Desired, HashSet<Effect
             own(registry, workload, |workload| {
                 let policies = policies(registry, keys, workload);
                 facts.extend(policies.key_sets.keys().cloned().map(Effect::Keys));
+                let tried = policies.candidate.iter().flat_map(|candidate| candidate.key_sets.keys());
+                facts.extend(tried.cloned().map(Effect::Keys));
                 Encoded::of(TypeUrl::WorkloadPolicies, &policies)
             })
         }
@@ -122,34 +124,49 @@ pub fn inbound_ports(registry: &Registry, workload: &Workload) -> Vec<InboundPor
 pub fn policies(registry: &Registry, keys: &KeySets, workload: &Workload) -> WorkloadPolicies {
     let modes = registry.modes_of(workload);
     let request = registry.request_of(workload);
+    let mut room = KEYS_BYTES_MAX;
+    let key_sets = key_sets(&request, keys, &KeySets::new(), &mut room);
+    let candidate = registry.candidate_of(workload).map(|candidate| {
+        let sets = self::key_sets(&candidate.request, keys, &key_sets, &mut room);
+        Box::new(CandidatePolicies { key_sets: sets, ..candidate })
+    });
     WorkloadPolicies {
         authorization: registry.authorization_of(workload),
         peer: registry.peer_of(workload),
-        key_sets: key_sets(&request, keys),
+        key_sets,
         request,
+        candidate,
         mtls: modes.default,
         mtls_ports: modes.ports,
         telemetry: registry.telemetry_of(workload),
     }
 }
 
-/// What is known of each source that rules name; keys in line travel with their rule.
-fn key_sets(policies: &[std::sync::Arc<RequestAuthentication>], keys: &KeySets) -> KeySets {
+/// What is known of each source that rules name and that is not among `others`, within `room` bytes; keys in
+/// line travel with their rule.
+fn key_sets(
+    policies: &[std::sync::Arc<RequestAuthentication>],
+    keys: &KeySets,
+    others: &KeySets,
+    room: &mut usize,
+) -> KeySets {
     let mut sets = KeySets::new();
-    let mut bytes = 0;
     let sources = policies.iter().flat_map(|policy| &policy.jwt_rules).map(|rule| rule.key_source());
     for source in sources {
         let Some(url) = source.url() else { continue };
-        if sets.contains_key(url) {
+        if sets.contains_key(url) || others.contains_key(url) {
             continue;
         }
         let unknown = || KeySet { jwks: None, problem: NOT_YET.to_owned() };
         let mut set = keys.get(url).cloned().unwrap_or_else(unknown);
-        bytes += set.jwks.as_ref().map_or(0, |jwks| jwks.len());
-        if bytes > KEYS_BYTES_MAX {
+        let bytes = set.jwks.as_ref().map_or(0, |jwks| jwks.len());
+        if bytes > *room {
             let problem =
                 format!("the keys of the workload's policies take more than {KEYS_BYTES_MAX} bytes");
             set = KeySet { jwks: None, problem };
+            *room = 0;
+        } else {
+            *room -= bytes;
         }
         sets.insert(url.to_owned(), set);
     }

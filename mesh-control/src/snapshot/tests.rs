@@ -98,6 +98,81 @@ fn telemetry_reaches_whom_it_selects_with_the_policies() {
 }
 
 #[test]
+fn what_is_tried_is_sent_beside_what_is_in_force_and_changes_nothing_of_it() {
+    let annotated = |mut tried: mesh_api::model::PeerAuthentication, annotations: &[(&str, &str)]| {
+        for (name, value) in annotations {
+            tried.meta.annotations.insert((*name).to_owned(), (*value).to_owned());
+        }
+        tried
+    };
+    let live = peer("backend", "live", None, MtlsMode::Permissive);
+    let mut snapshot = with(catalog().into_iter().chain([live.clone().into()]));
+    let name = ResourceKey::WorkloadPolicies(key("backend", "catalog-0"));
+    let sent =
+        |snapshot: &mut Snapshot| -> WorkloadPolicies { read(&snapshot.subscribe(SubscriberId(0), &name)) };
+    let before = sent(&mut snapshot);
+    assert_eq!(before.candidate, None);
+    // It selects other workloads than what it would replace: this one would be without either.
+    let edited = annotated(
+        peer("backend", "edited", Some("orders"), MtlsMode::Strict),
+        &[("mini-mesh.io/dry-run", "true"), ("mini-mesh.io/dry-run-replaces", "live")],
+    );
+    let updates = snapshot.apply(None, [Change::Set(edited.clone().into())]);
+    assert!(updates[&SubscriberId(0)].contains(&name));
+    let now = sent(&mut snapshot);
+    assert_eq!(WorkloadPolicies { candidate: None, ..now.clone() }, before);
+    let candidate = now.candidate.expect("something is tried");
+    assert_eq!((candidate.without.len(), candidate.peer.len()), (1, 0));
+    let strict = annotated(
+        peer("backend", "edited", Some("catalog"), MtlsMode::Strict),
+        &[("mini-mesh.io/dry-run", "true")],
+    );
+    snapshot.apply(None, [Change::Set(strict.into())]);
+    let now = sent(&mut snapshot);
+    assert_eq!((now.mtls, now.peer.len()), (MtlsMode::Permissive, 1));
+    let candidate = now.candidate.clone().expect("something is tried");
+    assert_eq!((candidate.mtls, candidate.without.len(), candidate.peer.len()), (MtlsMode::Strict, 0, 1));
+    assert_eq!(candidate.applied_to(&now).peer.len(), 2);
+    snapshot.apply(None, [Change::Remove(edited.meta.object.clone())]);
+    assert_eq!(sent(&mut snapshot), before);
+    let deleted = annotated(live, &[("mini-mesh.io/dry-run", "delete")]);
+    snapshot.apply(None, [Change::Set(deleted.clone().into())]);
+    let now = sent(&mut snapshot);
+    assert_eq!((now.mtls, now.peer.len()), (MtlsMode::Permissive, 1));
+    let candidate = now.candidate.expect("its deletion is tried");
+    assert_eq!((candidate.without, candidate.peer.len()), (vec![deleted.meta.object], 0));
+}
+
+#[test]
+fn keys_of_what_is_tried_are_sent_with_it() {
+    const URL: &str = "https://issuer.example/keys";
+    let mut snapshot = with(catalog());
+    let name = ResourceKey::WorkloadPolicies(key("backend", "catalog-0"));
+    snapshot.subscribe(SubscriberId(0), &name);
+    let mut meta = peer("backend", "jwt", None, MtlsMode::Strict).meta;
+    meta.object.kind = Kind::RequestAuthentication;
+    meta.annotations.insert("mini-mesh.io/dry-run".to_owned(), "true".to_owned());
+    let tried = mesh_api::model::RequestAuthentication {
+        meta,
+        selector: mesh_api::model::Selector::default(),
+        targets: Vec::new(),
+        jwt_rules: vec![mesh_api::model::JwtRule {
+            issuer: "i".to_owned(),
+            jwks_uri: URL.to_owned(),
+            ..mesh_api::model::JwtRule::default()
+        }],
+    };
+    snapshot.apply(None, [Change::Set(Entry::Request(std::sync::Arc::new(tried)))]);
+    let keys = KeySet { jwks: Some("{}".into()), problem: String::new() };
+    let updates = snapshot.set_keys(BTreeMap::from([(URL.to_owned(), Some(keys.clone()))]));
+    assert!(updates[&SubscriberId(0)].contains(&name));
+    let sent: WorkloadPolicies = read(&snapshot.subscribe(SubscriberId(0), &name));
+    let candidate = sent.candidate.expect("something is tried");
+    assert_eq!((sent.request.len(), sent.key_sets.len()), (0, 0));
+    assert_eq!((candidate.request.len(), candidate.key_sets.get(URL)), (1, Some(&keys)));
+}
+
+#[test]
 fn a_destination_rule_that_asks_for_mutual_tls_is_never_weakened() {
     let mut outside = workload("backend", "catalog-0", "catalog", "10.0.0.1");
     outside.meshed = false;

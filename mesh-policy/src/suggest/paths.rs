@@ -127,6 +127,19 @@ impl Node {
     }
 }
 
+/// A path with `{*}` for every segment that looks like an identifier, so that alike requests are told as one.
+#[must_use]
+pub fn templated(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for (number, segment) in path.split('/').enumerate() {
+        if number > 0 {
+            pattern.push('/');
+        }
+        pattern.push_str(if is_identifier(segment) { "{*}" } else { segment });
+    }
+    pattern
+}
+
 /// Whether a segment looks like the name of one thing among many: a number, a UUID, a hash, a date, a token.
 fn is_identifier(segment: &str) -> bool {
     let digits = segment.bytes().filter(u8::is_ascii_digit).count();
@@ -158,6 +171,15 @@ mod tests {
         assert_eq!(
             stated(&["/o/6f1c2f60-9b5e-4a41-8a55-3f2f6a0b6a11", "/d/2026-01-31", "/s/deadbeef"], 8),
             ["/d/{*}", "/o/{*}", "/s/deadbeef"]
+        );
+    }
+
+    #[test]
+    fn a_single_path_is_told_without_its_identifiers() {
+        assert_eq!(templated("/o/6f1c2f60-9b5e-4a41-8a55-3f2f6a0b6a11/7/"), "/o/{*}/{*}/");
+        assert_eq!(
+            (templated("/"), templated("*"), templated("/v1")),
+            ("/".into(), "*".into(), "/v1".into())
         );
     }
 

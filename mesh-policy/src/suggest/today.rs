@@ -26,7 +26,7 @@ fn is_hidden(key: &str) -> bool {
 
 /// Whether an enforced ALLOW policy.
 pub(super) fn is_enforced_allow(policy: &AuthorizationPolicy) -> bool {
-    policy.action == Action::Allow && !policy.dry_run
+    policy.action == Action::Allow && policy.is_enforced()
 }
 
 /// What the rule demands that let a request in, named by its id in the record.
