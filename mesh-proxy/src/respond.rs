@@ -12,6 +12,10 @@ use crate::ext_authz;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord, Verdict};
 use crate::upstream::ConnectError;
 
+/// Status of a gRPC call.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// Its message, percent-encoded.
+pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Header that tells a peer of the mesh which decision refused its request, for `meshctl why`.
 pub const DECISION_ID: HeaderName = HeaderName::from_static("x-mesh-decision");
 

@@ -23,6 +23,7 @@ mod edges;
 mod hostile;
 mod http2;
 mod jwt;
+mod replay;
 mod retries;
 
 use super::*;

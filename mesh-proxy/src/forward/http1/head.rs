@@ -80,9 +80,6 @@ pub enum HeadError {
     /// The authority is not a host with an optional port.
     #[error("invalid authority")]
     Authority,
-    /// The request target and Host name different authorities.
-    #[error("host differs from the request target")]
-    HostMismatch,
     /// The framing is broken.
     #[error("invalid framing")]
     Framing(#[from] FramingError),
@@ -117,7 +114,6 @@ impl HeadError {
             Self::HostMissing => "missing_host_header",
             Self::HostRepeated => "http1.multiple_host",
             Self::Authority => "http1.invalid_authority",
-            Self::HostMismatch => "http1.host_mismatch",
             Self::Framing(error) => error.details(),
         }
     }
@@ -371,8 +367,8 @@ impl RequestHead {
             self.authority.push_str(host.unwrap_or_default());
             return Ok(());
         }
-        // Absolute form. RFC 9112 section 3.2.2 lets a proxy replace a Host that says something else, but a
-        // reader further on that believes Host would see another request than the one judged here.
+        // Absolute form: its authority takes the place of Host, for policy as for the next hop (RFC 9112
+        // section 3.2.2), so that nobody further on sees another request than the one judged here.
         let rest = ["http://", "https://"]
             .iter()
             .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
@@ -384,9 +380,6 @@ impl RequestHead {
         let (authority, path) = rest.split_at(end);
         if !is_authority(authority) {
             return Err(HeadError::Authority);
-        }
-        if host.is_some_and(|host| !is_same_authority(host, authority)) {
-            return Err(HeadError::HostMismatch);
         }
         self.authority.push_str(authority);
         if !path.starts_with('/') {
@@ -568,12 +561,6 @@ fn strip_hop_by_hop(headers: &mut HeaderBlock) {
         !HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
             && !named.iter().any(|token| name.eq_ignore_ascii_case(token))
     });
-}
-
-/// Whether two authorities are the same for `http`: case and the default port make no difference.
-fn is_same_authority(one: &str, other: &str) -> bool {
-    let bare = |text: &str| text.strip_suffix(":80").unwrap_or(text).to_ascii_lowercase();
-    bare(one) == bare(other)
 }
 
 /// Whether `text` is a host with an optional port: a registered name, an IPv4 address, or an IPv6 address in

@@ -556,7 +556,12 @@ impl Session<'_> {
         refusal.note(record);
         self.out.clear();
         let is_head = self.request.method == "HEAD";
-        let form = answer::Form { direction: self.connection.direction, keeping, is_head };
+        let is_grpc = record.is_grpc;
+        if is_grpc {
+            record.status = 200;
+            record.grpc_status = Some(refusal.grpc_status());
+        }
+        let form = answer::Form { direction: self.connection.direction, keeping, is_head, is_grpc };
         record.bytes_sent = answer::write(&mut self.out, refusal, form, record.told_decision().as_deref());
         let written = match self.stream.write_all(&self.out).await {
             Ok(()) => self.stream.flush().await,

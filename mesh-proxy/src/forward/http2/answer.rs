@@ -5,14 +5,11 @@ use bytes::Bytes;
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SERVER};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::forward::headers;
-use crate::respond::{DECISION_ID, Refusal};
+use crate::respond::{DECISION_ID, GRPC_MESSAGE, GRPC_STATUS, Refusal};
 use crate::telemetry::HttpRecord;
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answers with a refusal and writes it into the record.
 ///
