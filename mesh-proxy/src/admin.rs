@@ -110,6 +110,9 @@ impl Admin {
                 get(&|| Answer::json(StatusCode::OK, &dump::endpoints(&self.state.load(), &self.telemetry)))
             }
             "/policy" => get(&|| Answer::json(StatusCode::OK, &dump::policy(&self.state.load()))),
+            "/policy/differences" => {
+                get(&|| Answer::json(StatusCode::OK, &dump::differences(&self.state.load())))
+            }
             "/denials" => get(&|| Answer::json(StatusCode::OK, &dump::denials(&self.telemetry))),
             "/decision" => get(&|| self.decision(query)),
             "/logging" if method == Method::POST => self.set_log_level(query),

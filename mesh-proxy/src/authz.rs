@@ -40,6 +40,12 @@ impl Permit {
     pub fn for_outbound(connection: &Connection) -> Option<Self> {
         (connection.direction == Direction::Outbound).then_some(Self(None))
     }
+
+    /// Provider whose external authorizer let it pass.
+    #[must_use]
+    pub fn asked(&self) -> Option<&str> {
+        self.0.as_ref()?.asked()
+    }
 }
 
 /// What a permit rests on beside policies and the request as it is forwarded.
@@ -55,6 +61,12 @@ impl Grounds {
     /// The authorizer of that provider let it pass.
     pub fn note_asked(&mut self, provider: &str) {
         self.asked = Some(Arc::from(provider));
+    }
+
+    /// Provider whose authorizer let it pass.
+    #[must_use]
+    pub fn asked(&self) -> Option<&str> {
+        self.asked.as_deref()
     }
 
     /// Tokens were looked for.

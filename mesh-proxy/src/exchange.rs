@@ -21,6 +21,7 @@ use crate::respond::{ExternalCause, Refusal};
 use crate::route;
 use crate::state::{DestinationState, Resolution, WorkloadState};
 use crate::telemetry::HttpRecord;
+use crate::trial::{Beside, Seen};
 use crate::worker::Worker;
 
 /// A request's head, whichever codec read it.
@@ -94,7 +95,7 @@ pub async fn plan<H: RequestHead, C: Client>(
     let path = Path::of(request.target(), workload.config.mesh.path_normalization)?;
     record.path.push_str(path.whole());
     if is_inbound {
-        return inbound(workload, connection, request, path, record);
+        return inbound(worker, workload, connection, request, path, record);
     }
     let workload = Arc::clone(workload);
     drop(state);
@@ -177,6 +178,7 @@ impl HeaderValues for JudgedHeaders<'_> {
 }
 
 fn inbound<H: RequestHead>(
+    worker: &Worker,
     workload: &WorkloadState,
     connection: &Connection,
     request: &H,
@@ -194,8 +196,17 @@ fn inbound<H: RequestHead>(
         headers: &headers,
         claims: None,
     };
-    let permit = authz::request(workload, connection, http, None, record).map_err(|_| Refusal::Denied)?;
-    Ok(Plan::to_application(permit, path.rewritten))
+    let mut beside = Beside::of(workload, connection, worker.state.unknown_keys());
+    if let Some(beside) = &mut beside {
+        let seen = seen(request, path.whole());
+        beside.judge(&seen);
+        beside.judge_rest(&seen);
+    }
+    let permit = authz::request(workload, connection, http, None, record).map_err(|_| Refusal::Denied);
+    if let Some(beside) = beside {
+        beside.settle(permit.as_ref().map(drop), record);
+    }
+    Ok(Plan::to_application(permit?, path.rewritten))
 }
 
 impl Plan {
@@ -225,45 +236,93 @@ async fn judged_in_steps<H: RequestHead, C: Client>(
     if authz::is_peer_expired(connection, SystemTime::now()) {
         return Err(Refusal::PeerExpired);
     }
-    let mut target = Path::of(request.target(), workload.config.mesh.path_normalization)?.whole().to_owned();
-    record.path.push_str(&target);
-    let mut grounds = Box::<Grounds>::default();
-    let mut response = None;
-    let external = {
-        let headers = JudgedHeaders::new(request.headers(), &target);
-        workload.authorizer.external(&authz::attributes(connection, Some(judged(request, &headers, &target))))
+    let mut judging = Judging {
+        worker,
+        workload,
+        connection,
+        beside: Beside::of(workload, connection, worker.state.unknown_keys()),
     };
-    match external {
-        External::NotAsked => {}
-        External::Refuse { rule, reason } => {
-            authz::refuse_unasked(workload, rule, reason, record);
-            return Err(Refusal::Denied);
+    let plan = judging.walk(request, client, record).await;
+    if let Some(beside) = judging.beside {
+        beside.settle(plan.as_ref().map(drop), record);
+    }
+    plan
+}
+
+/// What requests are judged by, step by step.
+struct Judging<'a> {
+    worker: &'a Worker,
+    workload: &'a WorkloadState,
+    connection: &'a Connection,
+    /// The policies that are tried.
+    beside: Option<Beside<'a>>,
+}
+
+impl Judging<'_> {
+    async fn walk<H: RequestHead, C: Client>(
+        &mut self,
+        request: &mut H,
+        client: &mut C,
+        record: &mut HttpRecord,
+    ) -> Result<Plan, Refusal> {
+        let Self { worker, workload, connection, beside } = self;
+        let mut target =
+            Path::of(request.target(), workload.config.mesh.path_normalization)?.whole().to_owned();
+        record.path.push_str(&target);
+        if let Some(beside) = beside {
+            beside.judge(&seen(request, &target));
         }
-        External::Ask { provider, rule } => {
-            let subject = Subject { worker, workload, connection, target: &target };
-            let changes = subject.ask((provider, rule), request, client, record).await?;
-            grounds.note_asked(provider);
-            if let Some(changes) = changes {
-                changes.request.apply(request.lines_mut());
-                if let Some(changed) = changes.query.apply(&target) {
-                    target = changed;
+        let mut grounds = Box::<Grounds>::default();
+        let mut response = None;
+        let external = {
+            let headers = JudgedHeaders::new(request.headers(), &target);
+            workload
+                .authorizer
+                .external(&authz::attributes(connection, Some(judged(request, &headers, &target))))
+        };
+        match external {
+            External::NotAsked => {}
+            External::Refuse { rule, reason } => {
+                authz::refuse_unasked(workload, rule, reason, record);
+                return Err(Refusal::Denied);
+            }
+            External::Ask { provider, rule } => {
+                let subject = Subject { worker, workload, connection, target: &target };
+                if let Some(beside) = beside {
+                    beside.note_asked(provider);
                 }
-                response = (!changes.response.is_empty()).then(|| Box::new(changes.response));
+                let changes = subject.ask((provider, rule), request, client, record).await?;
+                grounds.note_asked(provider);
+                if let Some(changes) = changes {
+                    changes.request.apply(request.lines_mut());
+                    if let Some(changed) = changes.query.apply(&target) {
+                        target = changed;
+                    }
+                    response = (!changes.response.is_empty()).then(|| Box::new(changes.response));
+                }
             }
         }
+        if let Some(beside) = beside {
+            beside.judge_rest(&seen(request, &target));
+        }
+        if !workload.authenticator.is_empty() {
+            let token = verify(worker, workload, request, &mut target, record)?;
+            grounds.note_token(token);
+        }
+        record.path.clear();
+        record.path.push_str(&target);
+        let headers = JudgedHeaders::new(request.headers(), &target);
+        let http = judged(request, &headers, &target);
+        let permit =
+            authz::request(workload, connection, http, Some(grounds), record).map_err(|_| Refusal::Denied)?;
+        let path = (target != request.target()).then_some(target);
+        Ok(Plan { response, ..Plan::to_application(permit, path) })
     }
-    if !workload.authenticator.is_empty() {
-        let token = verify(worker, workload, request, &mut target, record)?;
-        grounds.note_token(token);
-    }
-    record.path.clear();
-    record.path.push_str(&target);
-    let headers = JudgedHeaders::new(request.headers(), &target);
-    let http = judged(request, &headers, &target);
-    let permit =
-        authz::request(workload, connection, http, Some(grounds), record).map_err(|_| Refusal::Denied)?;
-    let path = (target != request.target()).then_some(target);
-    Ok(Plan { response, ..Plan::to_application(permit, path) })
+}
+
+/// A request for policies that are tried.
+fn seen<'a, H: RequestHead>(request: &'a H, target: &'a str) -> Seen<'a> {
+    Seen { method: request.method(), authority: request.authority(), target, lines: request.headers() }
 }
 
 fn judged<'a, H: RequestHead>(

@@ -28,6 +28,7 @@ use crate::forward::{self, stream};
 use crate::telemetry::record::DestinationLabels;
 use crate::telemetry::record::PeerLabels;
 use crate::telemetry::{FaultDomain, Flag, TcpRecord};
+use crate::trial;
 use crate::worker::Worker;
 
 /// Serves one accepted connection to its end. `dialled` is the address before interception.
@@ -102,6 +103,11 @@ async fn secured(worker: &Rc<Worker>, mut connection: Connection, socket: TcpStr
             record.fault = FaultDomain::Client;
             record.details.push_str("downstream_tls_handshake_failed");
             record.transport_failure = refusal.to_string();
+            if refusal.is_plaintext()
+                && let Some(workload) = &worker.state.load().workload
+            {
+                trial::plaintext_refused(workload, record.connection());
+            }
             return;
         }
     };
@@ -153,7 +159,11 @@ async fn carry(
         Carried::Stream => {
             let mut record = record(worker, &connection);
             let gone = gone(&mut stream, &mut early);
-            let Some(permit) = authz::stream(worker, &connection, &mut record, gone).await else { return };
+            let permit = authz::stream(worker, &connection, &mut record, gone).await;
+            if let Some(tried) = tried(worker, &connection, permit.as_ref(), &record) {
+                tried.note(&connection);
+            }
+            let Some(permit) = permit else { return };
             let opened = stream::to_application(worker, &connection, permit, &mut record).await;
             let Some(upstream) = opened else {
                 stream.reset_on_drop();
@@ -252,11 +262,19 @@ async fn silent(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, 
         let gone = |context: &mut Context<'_>| reset.as_mut().poll(context).map(drop);
         authz::stream(worker, &connection, &mut tcp_record, gone).await
     };
+    // It counts as a stream once it is known to be one.
+    let tried = tried(worker, &connection, permit.as_ref(), &tcp_record);
     let mut upstream = match permit {
         Some(permit) => stream::to_application(worker, &connection, permit, &mut tcp_record).await,
         None => None,
     };
+    let note = || {
+        if let Some(tried) = tried {
+            tried.note(&connection);
+        }
+    };
     if transport == Transport::Opaque && matches!(protocol, Protocol::Tcp | Protocol::Tls) {
+        note();
         match upstream {
             Some(upstream) => {
                 let stream = Downstream::Plain(socket);
@@ -268,6 +286,7 @@ async fn silent(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, 
     }
     match stream::who_speaks(worker, &socket, upstream.as_mut()).await {
         stream::Speaker::Application => {
+            note();
             if let Some(upstream) = upstream {
                 let stream = Downstream::Plain(socket);
                 stream::run(worker, &connection, stream, BytesMut::new(), upstream, tcp_record).await;
@@ -281,11 +300,15 @@ async fn silent(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, 
             };
             match upstream {
                 Some(upstream) if is_stream => {
+                    note();
                     let stream = Downstream::Plain(socket);
                     stream::run(worker, &connection, stream, BytesMut::new(), upstream, tcp_record).await;
                 }
                 // Refused as a stream, or not reached; the record says which.
-                None if is_stream => socket_reset(&socket),
+                None if is_stream => {
+                    note();
+                    socket_reset(&socket);
+                }
                 _ => {
                     tcp_record.hand_over_to_http();
                     let connection = Connection::clone(&connection);
@@ -293,8 +316,18 @@ async fn silent(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, 
                 }
             }
         }
-        stream::Speaker::Nobody => {}
+        stream::Speaker::Nobody => note(),
     }
+}
+
+/// What the policies that are tried make of a stream that was judged.
+fn tried(
+    worker: &Worker,
+    connection: &Connection,
+    permit: Option<&authz::Permit>,
+    record: &TcpRecord,
+) -> Option<trial::TriedStream> {
+    trial::stream(worker.state.load().workload.as_ref()?, connection, permit, record)
 }
 
 fn record(worker: &Worker, connection: &Rc<Connection>) -> TcpRecord {

@@ -4,7 +4,8 @@
 //! destination, detection), [`inbound`] and [`outbound`] (one page each: the stages), [`tls`], [`exchange`]
 //! (what happens to one request: policy, route, plan), [`balance`], [`upstream`] (connect, pool), [`forward`]
 //! (HTTP/1.1, HTTP/2, byte streams), [`respond`] (errors to answers), [`telemetry`] (one record per outcome).
-//! Beside it: [`state`] (the snapshot that requests read), [`control`] (discovery client that makes it),
+//! Beside it: [`state`] (the snapshot that requests read), [`trial`] (policies that are tried on them),
+//! [`control`] (discovery client that makes the snapshot),
 //! [`identity`] (certificate rotation), [`dns`], [`admin`], [`intercept`] (nftables), [`runtime`] (workers,
 //! tasks, drain), [`config`].
 //!
@@ -36,5 +37,6 @@ pub mod settings;
 pub mod state;
 pub mod telemetry;
 pub mod tls;
+pub mod trial;
 pub mod upstream;
 pub mod worker;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::control::unknown_keys::UnknownKeys;
 use crate::telemetry::decisions::Decisions;
+use crate::trial::Trial;
 
 /// Time that a first connection waits for the control plane's answer about its destination.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub struct WorkloadState {
     pub policy_version: Arc<str>,
     /// Declared ports by target port.
     pub inbound: BTreeMap<u16, InboundPort>,
+    /// Policies that are tried beside these, if any are.
+    pub trial: Option<Box<Trial>>,
 }
 
 impl WorkloadState {
@@ -65,7 +68,7 @@ impl WorkloadState {
             None => Arc::new(Authenticator::compile(&policies.request, &policies.key_sets)),
         };
         let counted = before.map(|before| &before.decisions);
-        Self {
+        let mut state = Self {
             decisions: Decisions::of(authorizer.policies(), &policies.request, counted),
             inbound: config.inbound.iter().map(|port| (port.port, port.clone())).collect(),
             authorizer,
@@ -73,7 +76,10 @@ impl WorkloadState {
             config,
             policies,
             policy_version,
-        }
+            trial: None,
+        };
+        state.trial = Trial::compile(&state, before);
+        state
     }
 
     /// Whether requests are judged by AUDIT, DENY and ALLOW alone: no authorizer is asked, no token looked at.

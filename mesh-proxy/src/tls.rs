@@ -39,6 +39,16 @@ pub enum AcceptError {
     NoIdentity,
 }
 
+impl AcceptError {
+    /// Whether the peer spoke no TLS at all.
+    #[must_use]
+    pub fn is_plaintext(&self) -> bool {
+        let Self::Handshake(error) = self else { return false };
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        matches!(error, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+    }
+}
+
 /// Accepts mesh TLS with the identity as it is at each handshake.
 #[derive(Clone)]
 pub struct TlsContext {

@@ -121,7 +121,7 @@ impl fmt::Display for TrialOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verdict, stage, status, by } = self;
         match (verdict, stage) {
-            (TrialVerdict::Allowed, TrialStage::Mtls) => return f.write_str("plaintext is admitted"),
+            (TrialVerdict::Allowed, TrialStage::Mtls) => f.write_str("plaintext is admitted")?,
             (TrialVerdict::Allowed, _) => f.write_str("allowed")?,
             (TrialVerdict::Refused, TrialStage::Mtls) => f.write_str("refused, mutual TLS")?,
             (TrialVerdict::Refused, _) => {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mesh_api::admin::{
-    ClusterStatus, Denial, EndpointStatus, ListenerStatus, PolicyStatus, ProxyDump, RouteStatus,
+    ClusterStatus, Denial, EndpointStatus, ListenerStatus, PolicyDifferences, PolicyStatus, ProxyDump,
+    RouteStatus,
 };
 use mesh_api::model::destination::{HttpMatch, HttpRoute, StringMatch};
 use mesh_api::model::service::Resolution;
@@ -228,6 +229,13 @@ pub fn policy(state: &ProxyState) -> PolicyStatus {
             policies: WorkloadPolicies::default(),
         },
     }
+}
+
+/// What policies that are tried would decide otherwise.
+#[must_use]
+pub fn differences(state: &ProxyState) -> PolicyDifferences {
+    let trial = state.workload.as_ref().and_then(|workload| workload.trial.as_ref());
+    trial.map(|trial| trial.report()).unwrap_or_default()
 }
 
 /// The last refusals, newest last.

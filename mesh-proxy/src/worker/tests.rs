@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
 mod custom;
+mod dry_run;
 mod edges;
 mod hostile;
 mod http2;

@@ -22,7 +22,7 @@ use super::*;
 const HOST: &str = "authz.web.svc.cluster.local";
 
 /// A provider with Istio's defaults, but for a time that a test can wait for.
-fn authorizer(protocol: AuthorizerProtocol) -> ExternalAuthorizer {
+pub(super) fn authorizer(protocol: AuthorizerProtocol) -> ExternalAuthorizer {
     ExternalAuthorizer {
         host: Host::parse(HOST).expect("valid"),
         namespace: Some(Namespace::parse("web").expect("valid")),
@@ -54,13 +54,13 @@ fn port_of(port: u16, protocol: Protocol) -> InboundPort {
     }
 }
 
-fn on_paths(paths: &[&str]) -> Vec<Rule> {
+pub(super) fn on_paths(paths: &[&str]) -> Vec<Rule> {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     vec![Rule { to: vec![Operation { paths, ..Operation::default() }], ..Rule::default() }]
 }
 
 /// Publishes the server's state with policies of the test's own; `at` is where the authorizer listens.
-fn publish(
+pub(super) fn publish(
     mesh: &Mesh,
     authorizer: Option<(&ExternalAuthorizer, SocketAddr)>,
     policies: Vec<Arc<AuthorizationPolicy>>,
@@ -125,8 +125,8 @@ fn destination(key: DestinationKey, at: SocketAddr) -> DestinationState {
 
 /// An authorizer, and what it was asked.
 #[derive(Debug, Default)]
-struct Asked {
-    checks: RefCell<Vec<CheckRequest>>,
+pub(super) struct Asked {
+    pub(super) checks: RefCell<Vec<CheckRequest>>,
     connections: Cell<usize>,
     given_up: Cell<usize>,
 }
@@ -143,7 +143,7 @@ impl Asked {
 type Judge = fn(&CheckRequest) -> (Duration, CheckResponse);
 
 /// Starts an authorizer that speaks gRPC.
-async fn grpc(judge: Judge) -> (SocketAddr, Rc<Asked>) {
+pub(super) async fn grpc(judge: Judge) -> (SocketAddr, Rc<Asked>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let (at, asked) = (listener.local_addr().expect("address"), Rc::new(Asked::default()));
     let seen = Rc::clone(&asked);
@@ -220,7 +220,7 @@ fn line(key: &str, value: &str, append: Option<bool>) -> HeaderValueOption {
 }
 
 /// Passes what says that it may, with changes; `/late` never comes to an answer.
-fn by_header(check: &CheckRequest) -> (Duration, CheckResponse) {
+pub(super) fn by_header(check: &CheckRequest) -> (Duration, CheckResponse) {
     let http = check.attributes.as_ref().and_then(|all| all.request.as_ref()?.http.as_ref()).expect("http");
     if http.path == "/late" {
         return (Duration::from_secs(600), CheckResponse::default());
@@ -250,7 +250,7 @@ fn by_header(check: &CheckRequest) -> (Duration, CheckResponse) {
     }
 }
 
-async fn send(stream: &mut TcpStream, head: &str) -> (String, String) {
+pub(super) async fn send(stream: &mut TcpStream, head: &str) -> (String, String) {
     stream.write_all(head.as_bytes()).await.expect("written");
     response(stream).await
 }
