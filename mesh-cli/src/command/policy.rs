@@ -1,4 +1,4 @@
-//! `meshctl policy …`: what policies would do, before they do it. The commands work on files and need no mesh.
+//! `meshctl policy …`: what policies would do, before they do it. The commands work on files, and most need no mesh.
 
 pub(crate) mod diff;
 mod example;
@@ -34,7 +34,7 @@ pub(crate) fn run(global: &GlobalArgs, command: &PolicyCommand) -> Outcome {
     match command {
         PolicyCommand::Test(args) => test::run(args),
         PolicyCommand::Verify(args) => verify::run(args),
-        PolicyCommand::Diff(args) => diff::run(args),
+        PolicyCommand::Diff(args) => diff::run(global, args),
         PolicyCommand::Suggest(args) => suggest::run(global, args),
     }
 }

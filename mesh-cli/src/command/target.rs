@@ -151,11 +151,25 @@ fn nearest(written: &str, namespace: Option<&str>, known: &[String]) -> Option<S
 /// When there is none, with what there is.
 pub(crate) fn resolve(mesh: &Mesh, text: &str, namespace: Option<&str>) -> Result<String, Failure> {
     let id = resolve_any(mesh, text, namespace)?;
-    if mesh.directory.proxy_socket(&id).parent().is_some_and(|folder| !folder.exists()) {
+    if !has_proxy(mesh, &id) {
         return Err(Failure::new(format!("{id} has no proxy: it is outside of the mesh"))
             .hint("In mesh.yaml, `mesh: false` keeps a workload outside."));
     }
     Ok(id)
+}
+
+fn has_proxy(mesh: &Mesh, id: &str) -> bool {
+    mesh.directory.proxy_socket(id).parent().is_none_or(std::path::Path::exists)
+}
+
+/// Names of all workloads that run with a proxy, sorted.
+///
+/// # Errors
+/// When the state directory cannot be read.
+pub(crate) fn with_proxies(mesh: &Mesh) -> Result<Vec<String>, Failure> {
+    let mut names = workloads(mesh)?;
+    names.retain(|id| has_proxy(mesh, id));
+    Ok(names)
 }
 
 /// The workload of a running mesh that `text` names, with a proxy or without. Says which instance is taken.

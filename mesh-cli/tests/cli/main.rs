@@ -7,6 +7,7 @@ mod apply;
 mod control;
 mod fixtures;
 mod policy;
+mod policy_live;
 mod policy_verify;
 mod proxy_config;
 mod usage;

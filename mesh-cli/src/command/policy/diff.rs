@@ -1,8 +1,10 @@
 //! `meshctl policy diff`: what other policies would decide otherwise, of all requests or of recorded ones.
 //!
 //! Without a record the answer is about every request: one example for each pair of ways in which the old and
-//! the new policies decide. With one it is about the requests that were recorded, which are judged by both.
+//! the new policies decide. With one it is about the requests that were recorded, which are judged by both. And
+//! with `--live` it is about what the proxies judged by both.
 
+mod live;
 mod record;
 
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use super::example::{self, plain};
 use super::files::{EXIT_NOT_RUN, Empty, PolicyFiles};
 use super::verify::{Form, settled};
+use crate::args::GlobalArgs;
 use crate::command::{EXIT_FAILURE, Failure, Outcome};
 use crate::output;
 
@@ -22,9 +25,14 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct DiffArgs {
     /// File or folder with the policies as they are; an empty folder for none.
-    old: PathBuf,
+    #[arg(required_unless_present = "live")]
+    old: Option<PathBuf>,
     /// File or folder with the policies as they would be.
-    new: PathBuf,
+    #[arg(required_unless_present = "live")]
+    new: Option<PathBuf>,
+    /// Show what the proxies of the running mesh counted for policies that are tried (mini-mesh.io/dry-run).
+    #[arg(long, conflicts_with_all = ["old", "new", "traffic"])]
+    live: bool,
     /// Judge recorded requests instead of all: JSON access logs of proxies, or - for standard input.
     #[arg(short, long, value_name = "RECORD")]
     traffic: Vec<PathBuf>,
@@ -37,14 +45,20 @@ pub(crate) struct DiffArgs {
 ///
 /// # Errors
 /// When files cannot be read, or nothing can be compared.
-pub(crate) fn run(args: &DiffArgs) -> Outcome {
+pub(crate) fn run(global: &GlobalArgs, args: &DiffArgs) -> Outcome {
+    if args.live {
+        return live::run(global, args.output);
+    }
+    let (Some(old), Some(new)) = (&args.old, &args.new) else {
+        return Err(Failure::new("two sets of policies are compared: OLD and NEW").status(EXIT_NOT_RUN));
+    };
     let read = |path: &PathBuf| {
         if !path.exists() {
             return Err(Failure::new(format!("there is no {}", path.display())).status(EXIT_NOT_RUN));
         }
         PolicyFiles::read(std::slice::from_ref(path), &MeshOverrides::default(), Empty::Taken)
     };
-    let sides = Sides { old: read(&args.old)?, new: read(&args.new)? };
+    let sides = Sides { old: read(old)?, new: read(new)? };
     match args.traffic.is_empty() {
         true => of_all(&sides, args.output),
         false => record::run(&sides, &args.traffic, args.output),
