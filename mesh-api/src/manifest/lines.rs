@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::split::split;
-use super::tree::{Place, Tree, build};
+use super::tree::{Place, build};
 
 /// The lines of one document's fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,14 +22,14 @@ impl Lines {
         let Some(chunk) = split(text).into_iter().next() else { return lines };
         let (tree, _) = build(chunk);
         if let Some(root) = tree.root() {
-            lines.add(&tree, root, line.wrapping_sub(root.line()));
+            lines.add(root, line.wrapping_sub(root.line()));
         }
         lines
     }
 
-    fn add(&mut self, tree: &Tree, place: Place<'_>, offset: u32) {
+    fn add(&mut self, place: Place<'_>, offset: u32) {
         self.by_path.insert(place.path(), place.line().wrapping_add(offset));
-        place.children().for_each(|child| self.add(tree, child, offset));
+        place.children().for_each(|child| self.add(child, offset));
     }
 
     /// The line of a field such as `spec.rules[0].to`; that of the nearest parent when there is no such field.
