@@ -2,6 +2,7 @@
 
 mod chaos;
 mod configuration;
+mod dry_run;
 mod external_authorizer;
 mod layout;
 mod openid_provider;
