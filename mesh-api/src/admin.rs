@@ -330,6 +330,9 @@ pub struct ObjectSummary {
     pub problems: Vec<Problem>,
     /// For policies: proxies that have acknowledged it, of those that it selects.
     pub enforced: Option<(usize, usize)>,
+    /// What is tried of it on live traffic: with `added` and `edited` it is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<TriedChange>,
 }
 
 /// `GET /registry` of the control plane.

@@ -7,11 +7,12 @@ use std::time::{Instant, SystemTime};
 
 use mesh_api::admin::{
     CaStatus, CertificateStatus, ControlStatus, ObjectSummary, ProxyStatus, RegistryDump, SyncStatus,
+    TriedChange,
 };
 use mesh_api::model::service::Resolution;
 use mesh_api::model::{
-    AuthorizationPolicy, DestinationRule, Kind, MeshSettings, PeerAuthentication, RequestAuthentication,
-    Service, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, Kind, MeshSettings, ObjectMeta, PeerAuthentication,
+    RequestAuthentication, Service, Trial, VirtualService, Workload,
 };
 use mesh_api::name::Namespace;
 use mesh_api::problem::{Problem, Severity};
@@ -176,8 +177,21 @@ pub fn objects(plane: &Plane, filter: &ObjectFilter) -> Vec<ObjectSummary> {
                 Payload::Entry(entry) => enforced(plane, entry),
                 Payload::Settings(_) | Payload::Noted => None,
             },
+            tried: match &document.payload {
+                Payload::Entry(entry) => tried(entry.meta()),
+                Payload::Settings(_) | Payload::Noted => None,
+            },
         })
         .collect()
+}
+
+fn tried(meta: &ObjectMeta) -> Option<TriedChange> {
+    match meta.trial() {
+        Trial::None => None,
+        Trial::Addition { replaces: None } => Some(TriedChange::Added),
+        Trial::Addition { replaces: Some(_) } => Some(TriedChange::Edited),
+        Trial::Deletion => Some(TriedChange::Deleted),
+    }
 }
 
 /// Of the proxies that a policy selects, how many have acknowledged their policies as they are now.

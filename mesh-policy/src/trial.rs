@@ -41,9 +41,9 @@ macro_rules! triable {
 
 triable!(AuthorizationPolicy, PeerAuthentication, RequestAuthentication);
 
-/// Whether anything is tried of these objects.
-pub fn is_any<T: Triable>(objects: &[Arc<T>]) -> bool {
-    objects.iter().any(|object| object.meta().trial() != Trial::None)
+/// Whether something is tried of an object.
+pub fn is_tried<T: Triable>(object: &Arc<T>) -> bool {
+    object.meta().trial() != Trial::None
 }
 
 /// The objects of one kind as they would be. The order is that of `objects`.
@@ -137,9 +137,9 @@ mod tests {
     #[test]
     fn what_is_tried_is_not_in_force_and_would_be() {
         let all = [peer("a", 1, MtlsMode::Strict, &[(DRY_RUN, "true")])];
-        assert_eq!((is_any(&all), mode(&all)), (true, MtlsMode::default()));
+        assert_eq!((is_tried(&all[0]), mode(&all)), (true, MtlsMode::default()));
         assert_eq!(mode(&candidates(&all)), MtlsMode::Strict);
-        assert!(!is_any(&candidates(&all)));
+        assert!(!is_tried(&candidates(&all)[0]));
     }
 
     #[test]

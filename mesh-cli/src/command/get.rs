@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use mesh_api::admin::ObjectSummary;
+use mesh_api::admin::{ObjectSummary, TriedChange};
 use mesh_api::model::Kind;
 use mesh_api::problem::Severity;
 use serde_json::{Value, json};
@@ -188,10 +188,16 @@ fn table(found: &[ObjectSummary], view: &View<'_>) {
 
 fn status(object: &ObjectSummary) -> String {
     let worst = object.problems.iter().map(|problem| problem.severity).max();
-    match (object.held, worst) {
+    let mut status = match (object.held, worst) {
         (true, _) => output::bad("Held"),
         (false, Some(Severity::Error)) => output::bad("Error"),
         (false, Some(Severity::Warning)) => output::doubtful("Warning"),
         (false, Some(Severity::Info) | None) => "OK".to_owned(),
+    };
+    match object.tried {
+        Some(TriedChange::Added | TriedChange::Edited) => status.push_str(", tried only"),
+        Some(TriedChange::Deleted) => status.push_str(", deletion tried"),
+        None => {}
     }
+    status
 }

@@ -41,6 +41,7 @@ fn in_folder(folder: &Path) -> Vec<ObjectSummary> {
                 held: false,
                 problems: Vec::new(),
                 enforced: Some((2, 2)),
+                tried: None,
             });
         }
     }
@@ -177,6 +178,7 @@ fn in_text(file: &str, text: &str) -> Vec<ObjectSummary> {
             held: false,
             problems: Vec::new(),
             enforced: None,
+            tried: None,
         }
     };
     parsed.documents.into_iter().map(summary).collect()

@@ -133,6 +133,7 @@ pub(crate) fn objects(folder: &str) -> Vec<ObjectSummary> {
             held: object.name.as_str() == "no-admin",
             problems: if object.name.as_str() == "deny-all" { vec![warning(&object)] } else { Vec::new() },
             enforced: is_policy.then_some((if object.name.as_str() == "catalog-read" { 1 } else { 2 }, 2)),
+            tried: None,
         }
     };
     parsed.documents.into_iter().map(summary).collect()

@@ -8,6 +8,7 @@ use mesh_api::model::{Kind, ObjectRef};
 use mesh_api::name::{Namespace, ObjectName};
 
 use crate::admin::{FakeMesh, fixed, json};
+use crate::fixtures;
 
 const CALLER: &str = "spiffe://cluster.local/ns/web/sa/frontend";
 const SINCE: &str = "2026-01-31T12:00:00Z";
@@ -102,6 +103,20 @@ fn a_proxy_that_does_not_answer_is_not_one_without_differences() {
     let printed = mesh.run(&["policy", "diff", "--live"]);
     assert_eq!(printed.status, 2);
     assert!(printed.stderr.contains("did not answer: frontend.web"), "{printed:?}");
+}
+
+#[test]
+fn what_is_tried_only_is_listed_as_such() {
+    let mesh = mesh(&[]);
+    let mut objects = fixtures::objects("");
+    objects.retain(|object| object.kind == Kind::AuthorizationPolicy && !object.held);
+    objects[0].tried = Some(TriedChange::Edited);
+    objects[1].tried = Some(TriedChange::Deleted);
+    mesh.control(fixed(&[("/objects", json(&objects))]));
+    let printed = mesh.run(&["get", "authorizationpolicy", "-A"]);
+    let row = |name: &str| printed.stdout.lines().find(|line| line.contains(name)).expect("a row").to_owned();
+    assert!(row(&objects[0].name).contains(", tried only "), "{printed:?}");
+    assert!(row(&objects[1].name).contains(", deletion tried "), "{printed:?}");
 }
 
 #[test]

@@ -169,17 +169,22 @@ impl Registry {
     /// would, and the keys are left to the caller.
     #[must_use]
     pub fn candidate_of(&self, workload: &Workload) -> Option<CandidatePolicies> {
+        let is_tried = |here: &super::InNamespace| {
+            here.authorization.values().any(trial::is_tried)
+                || here.peer.values().any(trial::is_tried)
+                || here.request.values().any(trial::is_tried)
+        };
+        if !self.namespaces_of(workload).any(is_tried) {
+            return None;
+        }
         let authorization = self.candidates(workload, |here| here.authorization.values());
         let peer = self.candidates(workload, |here| here.peer.values());
         let request = self.candidates(workload, |here| here.request.values());
-        if !trial::is_any(&authorization) && !trial::is_any(&peer) && !trial::is_any(&request) {
-            return None;
-        }
         let (settings, subject) = (&self.settings, &subject(workload));
         let select = mesh_policy::select::authorization;
         let mut candidate = CandidatePolicies::default();
         let tried = select(settings, subject, &trial::candidates(&authorization));
-        (candidate.authorization) =
+        candidate.authorization =
             added(&select(settings, subject, &authorization), tried, &mut candidate.without);
         let select = mesh_policy::select::request_authentication;
         let tried = select(settings, subject, &trial::candidates(&request));
@@ -197,18 +202,22 @@ impl Registry {
         })
     }
 
+    /// The namespaces whose policies may be for a workload: the root and its own.
+    fn namespaces_of<'r>(&'r self, workload: &'r Workload) -> impl Iterator<Item = &'r super::InNamespace> {
+        let own = &workload.meta.object.namespace;
+        let root = Some(&self.settings.root_namespace).filter(|root| *root != own);
+        root.into_iter().chain([own]).filter_map(|name| self.namespaces.get(name))
+    }
+
     fn candidates<'r, T: 'r, I>(
         &'r self,
-        workload: &Workload,
+        workload: &'r Workload,
         of: impl Fn(&'r super::InNamespace) -> I,
     ) -> Vec<Arc<T>>
     where
         I: Iterator<Item = &'r Arc<T>>,
     {
-        let own = &workload.meta.object.namespace;
-        let root = Some(&self.settings.root_namespace).filter(|root| *root != own);
-        let namespaces = root.into_iter().chain([own]);
-        namespaces.filter_map(|name| self.namespaces.get(name)).flat_map(of).cloned().collect()
+        self.namespaces_of(workload).flat_map(of).cloned().collect()
     }
 
     /// The VirtualService whose exact host is `host`: the oldest that sidecars use.

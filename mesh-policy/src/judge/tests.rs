@@ -106,6 +106,19 @@ proptest! {
     }
 
     #[test]
+    fn what_is_tried_only_decides_nothing_and_what_would_go_still_does(request in request()) {
+        let deny = policy("deny", Action::Deny, paths(&["*b"]));
+        let annotated = |value: &str| {
+            let mut deny = AuthorizationPolicy::clone(&deny);
+            deny.meta.annotations.insert(mesh_api::model::DRY_RUN.to_owned(), value.to_owned());
+            judge(vec![Arc::new(deny)]).judge(&request, 0).decision
+        };
+        let decision = |policies: Vec<_>| judge(policies).judge(&request, 0).decision;
+        prop_assert_eq!(annotated("true"), decision(Vec::new()));
+        prop_assert_eq!(annotated("delete"), decision(vec![Arc::clone(&deny)]));
+    }
+
+    #[test]
     fn a_deny_more_never_lets_more_in(request in request()) {
         let allow = policy("allow", Action::Allow, paths(&["/a*"]));
         let deny = policy("deny", Action::Deny, paths(&["*b"]));
