@@ -215,6 +215,9 @@ enum Who {
     Address(IpAddr),
 }
 
+/// Methods by port and path pattern; a connection that is not HTTP has neither.
+type Seen = BTreeMap<(u16, Option<String>), BTreeSet<String>>;
+
 /// What was called, as one entry of `to` states it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Call {
@@ -239,8 +242,7 @@ impl<'a> Group<'a> {
         }
         let seen = self.records.iter().filter_map(|(record, _)| record.http.as_ref()).map(|http| http.path());
         let patterns = Patterns::of(seen, manner.siblings_max);
-        let mut callers: BTreeMap<Caller, BTreeMap<(u16, Option<String>), BTreeSet<String>>> =
-            BTreeMap::new();
+        let mut callers: BTreeMap<Caller, Seen> = BTreeMap::new();
         for (record, _) in &self.records {
             let who = match &record.principal {
                 Some(principal) => Who::Identity(principal.principal().to_owned()),
@@ -287,17 +289,17 @@ fn name_of(workload: &Workload, labels: &Labels) -> String {
 }
 
 /// Callers that call the same under the same demands share a rule.
-fn rules(callers: BTreeMap<Caller, BTreeMap<(u16, Option<String>), BTreeSet<String>>>) -> Vec<Rule> {
+fn rules(callers: BTreeMap<Caller, Seen>) -> Vec<Rule> {
     let mut by_calls: BTreeMap<(Demands, BTreeSet<Call>), Vec<Who>> = BTreeMap::new();
     for (caller, seen) in callers {
         if !seen.is_empty() {
             by_calls.entry((caller.demands, calls(seen))).or_default().push(caller.who);
         }
     }
-    by_calls.into_iter().map(|((demands, calls), callers)| rule(demands, &calls, callers)).collect()
+    by_calls.into_iter().map(|((demands, calls), callers)| rule(&demands, &calls, callers)).collect()
 }
 
-fn calls(seen: BTreeMap<(u16, Option<String>), BTreeSet<String>>) -> BTreeSet<Call> {
+fn calls(seen: Seen) -> BTreeSet<Call> {
     let mut by_methods: BTreeMap<(u16, BTreeSet<String>), BTreeSet<String>> = BTreeMap::new();
     for ((port, path), methods) in seen {
         by_methods.entry((port, methods)).or_default().extend(path);
@@ -305,7 +307,7 @@ fn calls(seen: BTreeMap<(u16, Option<String>), BTreeSet<String>>) -> BTreeSet<Ca
     by_methods.into_iter().map(|((port, methods), paths)| Call { port, methods, paths }).collect()
 }
 
-fn rule(demands: Demands, calls: &BTreeSet<Call>, callers: Vec<Who>) -> Rule {
+fn rule(demands: &Demands, calls: &BTreeSet<Call>, callers: Vec<Who>) -> Rule {
     let mut named = Source { request_principals: demands.request_principals.clone(), ..Source::default() };
     let mut unnamed = Source { not_principals: vec!["*".to_owned()], ..named.clone() };
     for who in callers {

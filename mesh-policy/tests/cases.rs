@@ -203,10 +203,10 @@ fn rule(value: &Value) -> Rule {
 }
 
 /// `NAME` of an authorizer that speaks gRPC, or `http:NAME`.
-fn authorizer(text: &String) -> ExtensionProvider {
+fn authorizer(text: &str) -> ExtensionProvider {
     let (name, protocol) = match text.strip_prefix("http:") {
         Some(name) => (name, AuthorizerProtocol::Http(Box::default())),
-        None => (text.as_str(), AuthorizerProtocol::Grpc),
+        None => (text, AuthorizerProtocol::Grpc),
     };
     ExtensionProvider {
         name: name.to_owned(),
@@ -231,7 +231,7 @@ impl Case {
             trust_domain_aliases: self.mesh.trust_domain_aliases.clone(),
             root_namespace: self.mesh.root_namespace.clone().unwrap_or(default.root_namespace),
             path_normalization: self.mesh.path_normalization,
-            extension_providers: self.mesh.authorizers.iter().map(authorizer).collect(),
+            extension_providers: self.mesh.authorizers.iter().map(|name| authorizer(name)).collect(),
             ..MeshSettings::default()
         }
     }

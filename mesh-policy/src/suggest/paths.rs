@@ -13,8 +13,8 @@ const TEMPLATE_MARKS: &[u8] = b"-._~%!$&'()+,;:@=*";
 struct Node {
     /// Whether a path ends here.
     is_end: bool,
-    fixed: BTreeMap<String, Node>,
-    varying: Option<Box<Node>>,
+    fixed: BTreeMap<String, Self>,
+    varying: Option<Box<Self>>,
 }
 
 /// Patterns for the paths of one workload.
@@ -86,7 +86,7 @@ impl Node {
         let names: Vec<String> = self.fixed.keys().cloned().collect();
         for name in names {
             let Some(shape) = self.fixed.get(&name).cloned() else { continue };
-            let alike = |(other, node): (&String, &Node)| {
+            let alike = |(other, node): (&String, &Self)| {
                 (!other.is_empty() && *node == shape).then(|| other.clone())
             };
             let alike: Vec<String> = self.fixed.iter().filter_map(alike).collect();

@@ -296,7 +296,7 @@ fn told(suggestion: &Suggestion, args: &SuggestArgs, bad_lines: usize) -> Value 
 
 /// The policy that allows nothing, so that what no other allows is refused (SEMANTICS 6.3).
 fn deny_the_rest(namespace: &str) -> Value {
-    document(namespace, "allow-nothing", json!({}))
+    document(namespace, "allow-nothing", &json!({}))
 }
 
 fn manifest(policy: &Suggested) -> Value {
@@ -308,10 +308,10 @@ fn manifest(policy: &Suggested) -> Value {
     if !rules.is_empty() {
         spec["rules"] = Value::Array(rules);
     }
-    document(policy.namespace.as_str(), &policy.name, spec)
+    document(policy.namespace.as_str(), &policy.name, &spec)
 }
 
-fn document(namespace: &str, name: &str, spec: Value) -> Value {
+fn document(namespace: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
