@@ -25,6 +25,7 @@ pub(super) fn check(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
         if gateway_label && policy.targets.is_empty() {
             findings.push(gateway_selector(policy));
         }
+        findings.extend(unknown_authorizer(survey, policy));
         entries::check(policy, findings);
         values::check(survey, policy, findings);
         identity::check(survey, policy, &scope, findings);
@@ -57,6 +58,20 @@ fn normalization(survey: &Survey<'_>, findings: &mut Vec<Finding>) {
                 .fix("normalization: BASE"),
         );
     }
+}
+
+/// A CUSTOM policy whose authorizer the settings of the mesh do not know. Where no settings were given, nothing is
+/// known of its absence.
+fn unknown_authorizer(survey: &Survey<'_>, policy: &AuthorizationPolicy) -> Option<Finding> {
+    let provider = policy.provider.as_deref()?;
+    survey.documents("mini-mesh.io", "MeshConfig").next()?;
+    if survey.model.mesh.authorizer(provider).is_some() {
+        return None;
+    }
+    let message = format!(
+        "No external authorizer {provider:?} is among the extensionProviders of MeshConfig: what the policy matches is denied"
+    );
+    Some(Finding::of(catalogue::UNKNOWN_AUTHORIZER, &policy.meta, "spec.provider.name", message))
 }
 
 fn gateway_selector(policy: &AuthorizationPolicy) -> Finding {
