@@ -24,15 +24,17 @@ fn is_in_force(mesh: &LocalMesh) -> Result<(), String> {
 }
 
 /// Waits until `meshctl status` and `meshctl analyze` name the place, and the good policy is in force still.
+/// `place` is a file, a line and, behind a space, the field.
 #[track_caller]
 fn assert_held(mesh: &LocalMesh, what: &str, place: &str) {
+    let is_named = |text: &str| place.split(' ').all(|part| text.contains(part));
     eventually(&format!("{what}: {place} is named"), || {
         let status = mesh.ask(&["status"]);
-        if status.out.contains(place) { Ok(()) } else { Err(format!("{status:?}")) }
+        if is_named(&status.out) { Ok(()) } else { Err(format!("{status:?}")) }
     });
     let analyze = mesh.ask(&["analyze"]);
     assert_eq!(analyze.status, Some(79), "{what}: {analyze:?}");
-    assert!(analyze.out.contains(place), "{what}: {place}: {analyze:?}");
+    assert!(is_named(&analyze.out), "{what}: {place}: {analyze:?}");
     let state = is_in_force(mesh);
     assert!(state.is_ok(), "{what}: {state:?}");
 }
