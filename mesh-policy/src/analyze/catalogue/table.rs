@@ -375,14 +375,14 @@ codes! {
         "Paths are not normalised (pathNormalization NONE), and policies test paths: /./admin, //admin and /%61dmin are other paths to them and the same to most applications.",
         "pathNormalization: {normalization: NONE}",
         "Use BASE, or MERGE_SLASHES where the application merges slashes.";
-    UNKNOWN_AUTHORIZER = "MM0438" "UnknownAuthorizer" Warning,
-        "A CUSTOM policy names a provider that MeshConfig does not state as an external authorizer. Nobody can be asked, so what the policy matches is denied.",
-        "spec:\n  action: CUSTOM\n  provider: {name: opa}   # extensionProviders has only `authz`",
-        "Correct the name, or add the provider to extensionProviders.";
     EXCLUDED_FROM_ALLOW = "MM0437" "ExceptionIsDenied" Info,
         "An ALLOW rule that asks for a token excludes paths, and no other rule allows them: requests to them are denied, not let through without a token.",
         "rules:\n- from: [{source: {requestPrincipals: [\"*\"]}}]\n  to: [{operation: {notPaths: [/healthz]}}]",
         "Add a rule that allows the paths to anybody.";
+    UNKNOWN_AUTHORIZER = "MM0438" "UnknownAuthorizer" Warning,
+        "A CUSTOM policy names a provider that MeshConfig does not state as an external authorizer. Nobody can be asked, so what the policy matches is denied.",
+        "spec:\n  action: CUSTOM\n  provider: {name: opa}   # extensionProviders has only `authz`",
+        "Correct the name, or add the provider to extensionProviders.";
     FOREIGN_ROUTE = "MM0501" "RouteForForeignHost" Info,
         "A VirtualService routes the host of another namespace for every caller.",
         "",
