@@ -1,6 +1,6 @@
 //! What policies decide about *all* requests, exactly, with an example where it matters.
 //!
-//! [`verify`] says whether every request of a set is denied, or allowed, or shows one that is not.
+//! [`verify()`] says whether every request of a set is denied, or allowed, or shows one that is not.
 //! [`differences`] shows what one set of policies decides otherwise than another. Nothing is sampled: the
 //! tests that policies make are taken as languages of texts, blocks of addresses and sets of ports, and a
 //! request is searched that meets some and escapes others ([`search`](self)). Attributes that depend on each
