@@ -324,36 +324,21 @@ impl Registry {
             Entry::Workload(workload) => self.effects_of_workload(workload, effects),
             Entry::Authorization(policy) => {
                 let chosen = |subject: &Subject<'_>| {
-                    let (meta, targets) = (&policy.meta, &policy.targets);
-                    is_placed(meta)
-                        || mesh_policy::select::applies(
-                            &self.settings,
-                            subject,
-                            meta,
-                            &policy.selector,
-                            targets,
-                        )
+                    is_placed(&policy.meta)
+                        || self.selects(subject, &policy.meta, &policy.selector, &policy.targets)
                 };
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
             Entry::Request(policy) => {
                 let chosen = |subject: &Subject<'_>| {
-                    let (meta, targets) = (&policy.meta, &policy.targets);
-                    is_placed(meta)
-                        || mesh_policy::select::applies(
-                            &self.settings,
-                            subject,
-                            meta,
-                            &policy.selector,
-                            targets,
-                        )
+                    is_placed(&policy.meta)
+                        || self.selects(subject, &policy.meta, &policy.selector, &policy.targets)
                 };
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
             Entry::Telemetry(policy) => {
                 let chosen = |subject: &Subject<'_>| {
-                    let (meta, targets) = (&policy.meta, &policy.targets);
-                    mesh_policy::select::applies(&self.settings, subject, meta, &policy.selector, targets)
+                    self.selects(subject, &policy.meta, &policy.selector, &policy.targets)
                 };
                 self.effects_on_workloads(&policy.meta, chosen, Effect::Policies, effects);
             }
@@ -378,6 +363,17 @@ impl Registry {
                 });
             }
         }
+    }
+
+    /// Whether a policy with this metadata, selector and target references is meant for `subject`.
+    fn selects(
+        &self,
+        subject: &Subject<'_>,
+        meta: &ObjectMeta,
+        selector: &mesh_api::model::Selector,
+        targets: &[mesh_api::model::TargetRef],
+    ) -> bool {
+        mesh_policy::select::applies(&self.settings, subject, meta, selector, targets)
     }
 
     fn effects_of_service(&self, service: &Service, effects: &mut HashSet<Effect>) {

@@ -44,14 +44,7 @@ pub fn authorization(
     subject: &Subject<'_>,
     policies: &[Arc<AuthorizationPolicy>],
 ) -> Vec<Arc<AuthorizationPolicy>> {
-    let mut selected: Vec<_> = policies
-        .iter()
-        .filter(|policy| policy.meta.is_in_force())
-        .filter(|policy| applies(mesh, subject, &policy.meta, &policy.selector, &policy.targets))
-        .map(Arc::clone)
-        .collect();
-    selected.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
-    selected
+    in_force(mesh, subject, policies, |policy| (&policy.meta, &policy.selector, &policy.targets))
 }
 
 /// The RequestAuthentications that apply to `subject`, oldest first; their rules are put in the order of their
@@ -62,14 +55,23 @@ pub fn request_authentication(
     subject: &Subject<'_>,
     policies: &[Arc<RequestAuthentication>],
 ) -> Vec<Arc<RequestAuthentication>> {
-    let mut selected: Vec<_> = policies
-        .iter()
-        .filter(|policy| policy.meta.is_in_force())
-        .filter(|policy| applies(mesh, subject, &policy.meta, &policy.selector, &policy.targets))
-        .map(Arc::clone)
-        .collect();
-    selected.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
-    selected
+    in_force(mesh, subject, policies, |policy| (&policy.meta, &policy.selector, &policy.targets))
+}
+
+/// Those in force that apply to `subject`, oldest first, whatever their kind.
+fn in_force<P>(
+    mesh: &MeshSettings,
+    subject: &Subject<'_>,
+    policies: &[Arc<P>],
+    scope: impl Fn(&P) -> (&ObjectMeta, &Selector, &[TargetRef]),
+) -> Vec<Arc<P>> {
+    let is_chosen = |policy: &&Arc<P>| {
+        let (meta, selector, targets) = scope(policy);
+        meta.is_in_force() && applies(mesh, subject, meta, selector, targets)
+    };
+    let mut chosen: Vec<_> = policies.iter().filter(is_chosen).map(Arc::clone).collect();
+    chosen.sort_by(|a, b| scope(a).0.age_key().cmp(&scope(b).0.age_key()));
+    chosen
 }
 
 /// Whether a policy with this metadata, selector and target references is meant for `subject`: in force, or to

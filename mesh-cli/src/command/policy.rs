@@ -6,6 +6,7 @@ mod files;
 pub(crate) mod pattern;
 pub(crate) mod suggest;
 pub(crate) mod test;
+mod traffic_log;
 pub(crate) mod verify;
 
 use clap::Subcommand;

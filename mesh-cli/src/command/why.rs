@@ -23,7 +23,6 @@ use serde_json::json;
 
 use super::mesh::Mesh;
 use super::objects::collected::Collected;
-use super::policy::suggest;
 use super::policy::test::tree;
 use super::{EXIT_USAGE, Failure, Outcome, block_on, target};
 use crate::args::GlobalArgs;
@@ -136,7 +135,7 @@ fn of_mesh(global: &GlobalArgs, to: &Target) -> Result<Called, Failure> {
 }
 
 fn of_files(global: &GlobalArgs, args: &WhyArgs, to: &Target) -> Result<Called, Failure> {
-    let collected = suggest::of_files(&args.files)?;
+    let collected = Collected::of_files(&args.files)?;
     let (name, namespace) = to.name(global)?;
     let found = collected.workloads.iter().find(|workload| {
         workload.meta.object.name.as_str() == name && workload.meta.object.namespace == namespace

@@ -1,5 +1,6 @@
 //! All objects together, for looking at them as a whole.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mesh_api::admin::ObjectSummary;
@@ -8,7 +9,12 @@ use mesh_api::model::{
     AuthorizationPolicy, DestinationRule, MeshSettings, PeerAuthentication, RequestAuthentication, Service,
     VirtualService, Workload,
 };
+use mesh_api::problem::Severity;
 use mesh_policy::analyze;
+
+use super::input;
+use crate::command::Failure;
+use crate::command::analyze::local_mesh;
 
 /// Objects by kind.
 #[derive(Debug, Default)]
@@ -46,6 +52,31 @@ impl Collected {
             // Known by name only.
             Object::Telemetry(_) | Object::ServiceAccount(_) | Object::Namespace(_) => {}
         }
+    }
+
+    /// The objects of files and folders.
+    ///
+    /// # Errors
+    /// When something cannot be read, or is not valid.
+    pub(crate) fn of_files(files: &[PathBuf]) -> Result<Self, Failure> {
+        let (planned, inputs): (Vec<_>, Vec<_>) =
+            input::read(files)?.into_iter().partition(local_mesh::is_mesh_file);
+        let context = LowerContext::default();
+        let mut collected = Self::default();
+        for file in &planned {
+            let objects =
+                local_mesh::objects(file, &context).map_err(|problem| Failure::new(problem.to_string()))?;
+            objects.into_iter().for_each(|object| collected.add(object));
+        }
+        for reading in input::parse(&inputs, &context) {
+            if let Some(problem) = reading.problems(Severity::Error).next() {
+                return Err(Failure::new(problem.to_string())
+                    .hint("All of the policies have to be known: mend this one, then ask again."));
+            }
+            let documents = reading.parsed.documents.into_iter();
+            documents.filter_map(|document| document.outcome.ok()).for_each(|object| collected.add(object));
+        }
+        Ok(collected)
     }
 
     /// The objects in force in a running mesh.

@@ -4,32 +4,22 @@
 //! person should know before applying them goes to standard error.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use mesh_api::manifest::LowerContext;
 use mesh_api::model::{AuthorizationPolicy, Operation, Rule, Source};
-use mesh_api::problem::Severity;
-use mesh_api::traffic_record::{RecordError, Traffic};
 use mesh_policy::suggest::{Manner, Suggested, Suggestion, Today, suggest};
 use serde_json::{Map, Value, json};
 
 use crate::args::GlobalArgs;
-use crate::command::analyze::local_mesh;
 use crate::command::mesh::Mesh;
 use crate::command::objects::collected::Collected;
 use crate::command::objects::input;
+use crate::command::policy::traffic_log::Reading;
 use crate::command::{Failure, Outcome, block_on, target};
 use crate::output::{self, Format};
-
-/// Lines that cannot be read and are named; more are counted.
-const BAD_LINES_TOLD: usize = 3;
-/// Longest line of a log, in bytes.
-const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -68,7 +58,7 @@ enum Form {
 pub(crate) fn run(global: &GlobalArgs, args: &SuggestArgs) -> Outcome {
     let today = match args.files.is_empty() {
         true => of_mesh(global)?,
-        false => of_files(&args.files)?,
+        false => Collected::of_files(&args.files)?,
     };
     let mut reading = Reading::default();
     for log in logs(global, args)? {
@@ -98,31 +88,6 @@ fn of_mesh(global: &GlobalArgs) -> Result<Collected, Failure> {
     Ok(Collected::live(&objects, &input::context_of(&objects)))
 }
 
-/// The objects of files and folders.
-///
-/// # Errors
-/// When something cannot be read, or is not valid.
-pub(in crate::command) fn of_files(files: &[PathBuf]) -> Result<Collected, Failure> {
-    let (planned, inputs): (Vec<_>, Vec<_>) =
-        input::read(files)?.into_iter().partition(local_mesh::is_mesh_file);
-    let context = LowerContext::default();
-    let mut collected = Collected::default();
-    for file in &planned {
-        let objects =
-            local_mesh::objects(file, &context).map_err(|problem| Failure::new(problem.to_string()))?;
-        objects.into_iter().for_each(|object| collected.add(object));
-    }
-    for reading in input::parse(&inputs, &context) {
-        if let Some(problem) = reading.problems(Severity::Error).next() {
-            return Err(Failure::new(problem.to_string())
-                .hint("A suggestion must know all of today's policies: mend this one, then ask again."));
-        }
-        let documents = reading.parsed.documents.into_iter();
-        documents.filter_map(|document| document.outcome.ok()).for_each(|object| collected.add(object));
-    }
-    Ok(collected)
-}
-
 /// The logs to read: those named, otherwise those of the running mesh's proxies.
 fn logs(global: &GlobalArgs, args: &SuggestArgs) -> Result<Vec<PathBuf>, Failure> {
     if !args.traffic.is_empty() {
@@ -132,52 +97,6 @@ fn logs(global: &GlobalArgs, args: &SuggestArgs) -> Result<Vec<PathBuf>, Failure
     let workloads = target::workloads(&mesh)?;
     let logs = workloads.iter().map(|id| mesh.directory.log(&format!("{id}.access")));
     Ok(logs.filter(|log| log.exists()).collect())
-}
-
-/// What was read of logs.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    pub(super) traffic: Traffic,
-    pub(super) bad_lines: usize,
-}
-
-impl Reading {
-    /// Reads a log, or standard input for `-`.
-    ///
-    /// # Errors
-    /// When it cannot be read, or holds too many records that differ.
-    pub(super) fn read(&mut self, log: &Path) -> Result<(), Failure> {
-        let name = if log.as_os_str() == "-" { "standard input".into() } else { log.display().to_string() };
-        let unreadable = |error: &io::Error| Failure::new(format!("cannot read {name}: {error}"));
-        let mut lines: Box<dyn BufRead> = if log.as_os_str() == "-" {
-            Box::new(io::stdin().lock())
-        } else {
-            Box::new(BufReader::new(File::open(log).map_err(|error| unreadable(&error))?))
-        };
-        let mut number = 0_usize;
-        loop {
-            let mut line = Vec::new();
-            let read = (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-            if read.map_err(|error| unreadable(&error))? == 0 {
-                return Ok(());
-            }
-            number += 1;
-            match self.traffic.add_line(&String::from_utf8_lossy(&line)) {
-                Ok(()) => {}
-                Err(error @ RecordError::TooMany) => {
-                    return Err(Failure::new(format!("{name}:{number}: {error}")));
-                }
-                Err(error) => self.bad(&name, number, &error),
-            }
-        }
-    }
-
-    fn bad(&mut self, name: &str, number: usize, error: &RecordError) {
-        self.bad_lines += 1;
-        if self.bad_lines <= BAD_LINES_TOLD {
-            output::note(&format!("{} {name}:{number}: {error}", output::doubtful("passed over:")));
-        }
-    }
 }
 
 fn namespaces(suggestion: &Suggestion) -> BTreeSet<&str> {

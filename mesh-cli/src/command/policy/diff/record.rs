@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::Sides;
 use crate::command::policy::example::{self, plain};
 use crate::command::policy::files::EXIT_NOT_RUN;
-use crate::command::policy::suggest::Reading;
+use crate::command::policy::traffic_log::Reading;
 use crate::command::policy::verify::Form;
 use crate::command::{EXIT_FAILURE, Failure, Outcome};
 use crate::output;
