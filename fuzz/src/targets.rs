@@ -52,6 +52,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "spiffe-id", seeds: spiffe_ids, read: spiffe_id },
     Target { name: "csr", seeds: signing_requests, read: csr },
     Target { name: "discovery", seeds: resources, read: discovery },
+    Target { name: "policy-test", seeds: policy_tests, read: policy_test },
+    Target { name: "policy-assertion", seeds: policy_assertions, read: policy_assertion },
+    Target { name: "access-log", seeds: access_logs, read: access_log },
 ];
 
 /// A short form of what an input came to.
@@ -558,4 +561,45 @@ fn settings() -> mesh_proxy::settings::Settings {
         unreachable!("the command is run")
     };
     mesh_proxy::settings::Settings::new(*arguments).expect("valid settings")
+}
+
+fn policy_tests() -> Vec<Vec<u8>> {
+    let root = seeds::workspace();
+    let folders = ["mesh-policy/tests/policy", "examples/shop/policy-tests"];
+    folders.iter().flat_map(|folder| seeds::below(&root.join(Path::new(folder)))).collect()
+}
+
+/// A file is broken or has tests that can be told apart.
+fn policy_test(bytes: &[u8]) -> u64 {
+    let read = manifest::policy_test::parse("input.yaml", &String::from_utf8_lossy(bytes));
+    assert!(!read.is_broken() || !read.problems.is_empty(), "refused without a reason");
+    shape(&(read.is_broken(), read.tests.len().min(8), read.problems.len().min(8)))
+}
+
+fn policy_assertions() -> Vec<Vec<u8>> {
+    let text = "apiVersion: mini-mesh.io/v1alpha1\nkind: PolicyAssertion\nmetadata: {name: isolated}\nspec:\n  \
+                assertions:\n  - name: outside\n    workloads: {namespace: payments}\n    verdict: deny\n    \
+                requests: {from: [{source: {notNamespaces: [payments]}}]}\n    except:\n    - to: \
+                [{operation: {methods: [POST], paths: [/api/*]}}]\n";
+    vec![text.as_bytes().to_vec()]
+}
+
+fn policy_assertion(bytes: &[u8]) -> u64 {
+    let read = manifest::policy_assertion::parse("input.yaml", &String::from_utf8_lossy(bytes));
+    assert!(!read.is_broken() || !read.problems.is_empty(), "refused without a reason");
+    shape(&(read.is_broken(), read.documents.len().min(8), read.problems.len().min(8)))
+}
+
+fn access_logs() -> Vec<Vec<u8>> {
+    let line = r#"{"direction":"inbound","method":"GET","path":"/a?b","authority":"c","downstream_remote_address":"10.0.0.7:4000","downstream_local_address":"[::1]:8080","connection_security_policy":"none","source_principal":"spiffe://td/ns/a/sa/b","destination_principal":"spiffe://td/ns/c/sa/d","destination_workload":"d-1","requested_server_name":"s","decision":"deny","policy":"ns[a]-policy[b]-rule[0]"}"#;
+    vec![line.as_bytes().to_vec()]
+}
+
+/// What is read of a line names whom it was for.
+fn access_log(bytes: &[u8]) -> u64 {
+    match mesh_api::traffic_record::parse_line(&String::from_utf8_lossy(bytes)) {
+        Ok(Some(record)) => shape(&(record.decision, record.http.is_some(), record.principal.is_some())),
+        Ok(None) => 0,
+        Err(error) => shape(&variant(&error)),
+    }
 }
