@@ -1,14 +1,15 @@
 //! What the mesh believes, after validation: the shared vocabulary of policy, control plane and proxy.
 //!
 //! The first half are the objects that users apply, lowered from [`crate::manifest`]; the second half
-//! ([`destination`], [`proxy`]) is what a proxy is sent. Every value here is valid: string patterns have
-//! passed the checks of their field, ports are in range, a port-level mode has its selector.
+//! ([`destination`], [`proxy`], [`probe`]) is what a proxy is told. Every value here is valid: string patterns
+//! have passed the checks of their field, ports are in range, a port-level mode has its selector.
 
 pub mod authorization;
 pub mod destination;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;
+pub mod probe;
 pub mod proxy;
 pub mod request_authentication;
 pub mod service;
