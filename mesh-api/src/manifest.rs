@@ -91,6 +91,7 @@ impl LowerContext {
             | Kind::VirtualService
             | Kind::ServiceEntry
             | Kind::WorkloadEntry
+            | Kind::Pod
             | Kind::Service
             | Kind::ServiceAccount
             | Kind::Namespace => self.default_namespace.clone(),

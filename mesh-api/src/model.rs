@@ -34,4 +34,4 @@ pub use request_authentication::{JwtRule, KeySet, KeySets, KeySource, RequestAut
 pub use service::{Protocol, Service, ServicePort};
 pub use telemetry::{Telemetry, WorkloadTelemetry};
 pub use traffic::{DestinationRule, VirtualService};
-pub use workload::Workload;
+pub use workload::{Availability, Workload};

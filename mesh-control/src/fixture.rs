@@ -57,6 +57,10 @@ pub(crate) fn workload(in_namespace: &str, name: &str, of: &str, address: &str) 
         weight: 1,
         locality: String::new(),
         meshed: true,
+        availability: mesh_api::model::Availability::Ready,
+        shares_addresses: false,
+        hosts: Vec::new(),
+        is_completed: false,
     }
 }
 
@@ -79,6 +83,9 @@ pub(crate) fn service(in_namespace: &str, name: &str, of: &str) -> Service {
         resolution: Resolution::Static,
         external: false,
         subject_alt_names: Vec::new(),
+        publish_not_ready: false,
+        members: Default::default(),
+        zone_hints: Default::default(),
     }
 }
 

@@ -22,12 +22,15 @@ use mesh_policy::select::Subject;
 
 mod change;
 mod lookup;
+mod members;
 pub mod virtual_address;
 
 pub use change::{Change, Effect};
+use members::{Services, Workloads};
 pub use virtual_address::{VirtualAddressState, VirtualAddresses};
 
-/// Names a workload: namespace and name of its WorkloadEntry.
+/// Names a workload: namespace and name of its pod or WorkloadEntry. Where both exist a pod is meant, so that nobody
+/// takes over a pod's name by stating an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkloadKey {
     /// Namespace.
@@ -96,19 +99,22 @@ impl Entry {
     }
 }
 
-/// Orders competitors for one name or address: core Services first, then by age.
+/// Orders competitors for one name or address: what the cluster itself runs first, then by age.
 type Rank = (bool, i64, ObjectName, Namespace, Kind);
 
 fn rank(meta: &ObjectMeta) -> Rank {
     let object = &meta.object;
-    (object.kind != Kind::Service, meta.created, object.name.clone(), object.namespace.clone(), object.kind)
+    let is_stated = !matches!(object.kind, Kind::Service | Kind::Pod);
+    // An address that is given to a new pod was taken from one that has ended, or is about to be gone.
+    let age = if object.kind == Kind::Pod { meta.created.saturating_neg() } else { meta.created };
+    (is_stated, age, object.name.clone(), object.namespace.clone(), object.kind)
 }
 
 /// Objects of one namespace.
 #[derive(Debug, Default)]
 struct InNamespace {
-    services: BTreeMap<ObjectRef, Arc<Service>>,
-    workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    services: Services,
+    workloads: Workloads,
     authorization: BTreeMap<ObjectName, Arc<AuthorizationPolicy>>,
     peer: BTreeMap<ObjectName, Arc<PeerAuthentication>>,
     request: BTreeMap<ObjectName, Arc<RequestAuthentication>>,
@@ -125,6 +131,7 @@ pub struct Registry {
     hosts: BTreeMap<Host, BTreeMap<Rank, Arc<Service>>>,
     service_addresses: BTreeMap<IpAddr, BTreeMap<Rank, Arc<Service>>>,
     workload_addresses: BTreeMap<IpAddr, BTreeMap<Rank, Arc<Workload>>>,
+    workload_hosts: BTreeMap<Host, BTreeMap<Rank, Arc<Workload>>>,
     routes: BTreeMap<Host, BTreeMap<Rank, Arc<VirtualService>>>,
     addresses: VirtualAddresses,
 }
@@ -140,6 +147,7 @@ impl Registry {
             hosts: BTreeMap::new(),
             service_addresses: BTreeMap::new(),
             workload_addresses: BTreeMap::new(),
+            workload_hosts: BTreeMap::new(),
             routes: BTreeMap::new(),
             addresses,
         }
@@ -197,8 +205,8 @@ impl Registry {
         }
         let here = self.namespaces.get(&object.namespace)?;
         match object.kind {
-            Kind::Service | Kind::ServiceEntry => here.services.get(object).cloned().map(Entry::Service),
-            Kind::WorkloadEntry => here.workloads.get(&object.name).cloned().map(Entry::Workload),
+            Kind::Service | Kind::ServiceEntry => here.services.find(object).cloned().map(Entry::Service),
+            Kind::WorkloadEntry | Kind::Pod => here.workloads.find(object).cloned().map(Entry::Workload),
             Kind::AuthorizationPolicy => {
                 here.authorization.get(&object.name).cloned().map(Entry::Authorization)
             }
@@ -233,12 +241,16 @@ impl Registry {
                 claims.insert(by_rank.clone(), Arc::clone(&service));
             }
             let here = self.namespaces.entry(namespace).or_default();
-            here.services.insert(object, Arc::clone(&service));
+            here.services.insert(Arc::clone(&service));
             return Entry::Service(service);
         }
         if let Entry::Workload(workload) = &entry {
-            for address in &workload.addresses {
+            for address in own_addresses(workload) {
                 let claims = self.workload_addresses.entry(*address).or_default();
+                claims.insert(by_rank.clone(), Arc::clone(workload));
+            }
+            for host in &workload.hosts {
+                let claims = self.workload_hosts.entry(host.clone()).or_default();
                 claims.insert(by_rank.clone(), Arc::clone(workload));
             }
         }
@@ -246,7 +258,7 @@ impl Registry {
         let name = object.name;
         match &entry {
             Entry::Service(_) | Entry::VirtualService(_) => {}
-            Entry::Workload(object) => drop(here.workloads.insert(name, Arc::clone(object))),
+            Entry::Workload(object) => here.workloads.insert(Arc::clone(object)),
             Entry::Authorization(object) => drop(here.authorization.insert(name, Arc::clone(object))),
             Entry::Peer(object) => drop(here.peer.insert(name, Arc::clone(object))),
             Entry::Request(object) => drop(here.request.insert(name, Arc::clone(object))),
@@ -276,8 +288,11 @@ impl Registry {
                 }
             }
             Entry::Workload(workload) => {
-                for address in &workload.addresses {
+                for address in own_addresses(workload) {
                     release(&mut self.workload_addresses, address, &by_rank);
+                }
+                for host in &workload.hosts {
+                    release(&mut self.workload_hosts, host, &by_rank);
                 }
             }
             Entry::Authorization(_)
@@ -289,8 +304,8 @@ impl Registry {
         let Some(here) = self.namespaces.get_mut(&object.namespace) else { return };
         match entry {
             Entry::VirtualService(_) => {}
-            Entry::Service(_) => drop(here.services.remove(object)),
-            Entry::Workload(_) => drop(here.workloads.remove(&object.name)),
+            Entry::Service(service) => here.services.remove(service),
+            Entry::Workload(workload) => here.workloads.remove(workload),
             Entry::Authorization(_) => drop(here.authorization.remove(&object.name)),
             Entry::Peer(_) => drop(here.peer.remove(&object.name)),
             Entry::Request(_) => drop(here.request.remove(&object.name)),
@@ -394,7 +409,8 @@ impl Registry {
         effects.insert(Effect::Policies(key.clone()));
         effects.insert(Effect::Modes(key.clone()));
         effects.insert(Effect::ServicesOf(key));
-        effects.extend(workload.addresses.iter().copied().map(Effect::Address));
+        effects.extend(own_addresses(workload).iter().copied().map(Effect::Address));
+        effects.extend(workload.hosts.iter().cloned().map(Effect::Host));
         for service in self.services_of(workload) {
             effects.insert(Effect::Service(service.meta.object.clone()));
         }
@@ -410,7 +426,7 @@ impl Registry {
         let namespace = &meta.object.namespace;
         let is_root = *namespace == self.settings.root_namespace;
         let namespaces = self.namespaces.iter().filter(|(name, _)| is_root || *name == namespace);
-        for workload in namespaces.flat_map(|(_, here)| here.workloads.values()) {
+        for workload in namespaces.flat_map(|(_, here)| here.workloads.iter()) {
             if chosen(&subject(workload)) {
                 effects.insert(effect(WorkloadKey::of(workload)));
             }
@@ -435,6 +451,11 @@ pub struct Modes {
     pub default: MtlsMode,
     /// Modes of single target ports.
     pub ports: BTreeMap<u16, MtlsMode>,
+}
+
+/// Addresses by which this very workload is called.
+fn own_addresses(workload: &Workload) -> &[IpAddr] {
+    if workload.shares_addresses { &[] } else { &workload.addresses }
 }
 
 fn release<K: Ord, V>(index: &mut BTreeMap<K, BTreeMap<Rank, V>>, key: &K, claim: &Rank) {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
-use mesh_api::model::{DestinationKey, KeySet, KeySets, Kind, TrustBundleSet};
+use mesh_api::model::{Availability, DestinationKey, KeySet, KeySets, Kind, TrustBundleSet, Workload};
 use mesh_api::name::{Host, Namespace};
 use mesh_api::wire::TypeUrl;
 
@@ -246,7 +246,13 @@ impl Snapshot {
             return Vec::new();
         };
         let mut addresses = Vec::new();
-        for workload in self.registry.selected_by(service) {
+        let takes_new = |workload: &Workload| match workload.availability {
+            Availability::Ready => true,
+            Availability::Unready => service.publish_not_ready,
+            Availability::Draining => false,
+        };
+        for workload in self.registry.selected_by(service).into_iter().filter(|workload| takes_new(workload))
+        {
             let target = destination::target_port(port, &workload);
             addresses.extend(workload.addresses.iter().map(|address| SocketAddr::new(*address, target)));
         }

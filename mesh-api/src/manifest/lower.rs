@@ -29,6 +29,7 @@ pub(super) fn object(
         | Kind::VirtualService
         | Kind::ServiceEntry
         | Kind::WorkloadEntry
+        | Kind::Pod
         | Kind::Service
         | Kind::Namespace
         | Kind::MeshConfig => &["apiVersion", "kind", "metadata", "spec", "status"],
@@ -45,6 +46,7 @@ pub(super) fn object(
         | Kind::VirtualService
         | Kind::ServiceEntry
         | Kind::WorkloadEntry
+        | Kind::Pod
         | Kind::Service
         | Kind::MeshConfig => {}
     }
@@ -98,6 +100,8 @@ fn of_kind(kind: Kind, input: Input<'_, '_>, report: &mut Report) -> Option<Obje
         Kind::ServiceEntry => Object::Service(service_entry::lower(input, report)),
         Kind::WorkloadEntry => Object::Workload(workload_entry::lower(input, report)?),
         Kind::Service => Object::Service(service::lower(input, report)?),
+        // Not a served kind of documents.
+        Kind::Pod => return None,
         Kind::MeshConfig => Object::MeshConfig(mesh_config::lower(input, report)?),
         Kind::ServiceAccount => Object::ServiceAccount(input.meta),
         Kind::Namespace => Object::Namespace(input.meta),

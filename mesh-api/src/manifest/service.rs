@@ -1,6 +1,6 @@
 //! Core Service: a name, its ports, and whom it selects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::fields::Fields;
@@ -12,7 +12,7 @@ use super::report::{NOT_ENFORCED, Report, shortened};
 use super::scalar::ScalarType;
 use super::tree::{Found, Place};
 use crate::model::service::Resolution;
-use crate::model::{ObjectMeta, Protocol, Selector, Service, ServicePort, Workload};
+use crate::model::{Availability, ObjectMeta, Protocol, Selector, Service, ServicePort, Workload};
 use crate::name::{Host, Labels, ServiceAccount};
 
 /// Fields of a Service's spec (Kubernetes 1.34). Those about load balancers and nodes concern traffic from
@@ -71,6 +71,7 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<Service
     {
         report.not_enforced(place, "clients are not kept at one endpoint");
     }
+    let publish_not_ready = spec.optional("publishNotReadyAddresses").and_then(|place| place.boolean(report));
     let name = host::of_service(input.meta.object.name.as_str(), &input.meta.object.namespace, input.context);
     let host = match Host::parse(&name) {
         Ok(host) => host,
@@ -90,6 +91,9 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Option<Service
         resolution: Resolution::Static,
         external: false,
         subject_alt_names: Vec::new(),
+        publish_not_ready: publish_not_ready == Some(true),
+        members: BTreeSet::new(),
+        zone_hints: BTreeMap::new(),
     };
     if kind? == Type::ExternalName {
         external_name(&mut service, spec, input.context, report);
@@ -126,10 +130,14 @@ pub(super) fn dns_endpoint(owner: &ObjectMeta, name: &str) -> Workload {
         dns_name: Some(name.to_owned()),
         labels: Labels::new(),
         service_account: ServiceAccount::parse("default").expect("a valid constant"),
-        ports: std::collections::BTreeMap::new(),
+        ports: BTreeMap::new(),
         weight: 1,
         locality: String::new(),
         meshed: false,
+        availability: Availability::Ready,
+        shares_addresses: false,
+        hosts: Vec::new(),
+        is_completed: false,
     }
 }
 

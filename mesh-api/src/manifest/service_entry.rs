@@ -1,6 +1,6 @@
 //! ServiceEntry (SEMANTICS section 13): services that no platform registry lists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -82,6 +82,9 @@ pub(super) fn lower(input: Input<'_, '_>, report: &mut Report) -> Service {
             .get("subjectAltNames")
             .map(|place| names(place, external, report))
             .unwrap_or_default(),
+        publish_not_ready: false,
+        members: BTreeSet::new(),
+        zone_hints: BTreeMap::new(),
     }
 }
 

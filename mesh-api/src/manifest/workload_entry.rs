@@ -8,7 +8,7 @@ use super::input::Input;
 use super::meta;
 use super::report::Report;
 use super::tree::Place;
-use crate::model::{ObjectMeta, Workload};
+use crate::model::{Availability, ObjectMeta, Workload};
 use crate::name::{Labels, ServiceAccount};
 
 /// Fields of a workload.
@@ -53,6 +53,10 @@ pub(super) fn workload(place: Place<'_>, meta: ObjectMeta, report: &mut Report) 
         ports,
         weight: weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(u32::MAX)),
         locality,
+        availability: Availability::Ready,
+        shares_addresses: false,
+        hosts: Vec::new(),
+        is_completed: false,
     })
 }
 

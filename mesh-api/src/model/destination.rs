@@ -79,6 +79,9 @@ pub struct Endpoint {
     /// No new picks; connections that exist may finish.
     #[serde(default)]
     pub draining: bool,
+    /// Zones for whose clients it is meant (topology hints of Kubernetes); empty without hints.
+    #[serde(default)]
+    pub zones: Vec<String>,
 }
 
 /// How an endpoint is chosen.

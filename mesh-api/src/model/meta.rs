@@ -26,6 +26,9 @@ pub enum Kind {
     ServiceEntry,
     /// `networking.istio.io` WorkloadEntry.
     WorkloadEntry,
+    /// Core `v1` Pod, as a cluster knows it. Not written by users of the mesh: a document of this kind is not the
+    /// mesh's.
+    Pod,
     /// Core `v1` Service.
     Service,
     /// Core `v1` ServiceAccount.
@@ -38,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in a fixed order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
         Self::RequestAuthentication,
@@ -47,6 +50,7 @@ impl Kind {
         Self::VirtualService,
         Self::ServiceEntry,
         Self::WorkloadEntry,
+        Self::Pod,
         Self::Service,
         Self::ServiceAccount,
         Self::Namespace,
@@ -65,6 +69,7 @@ impl Kind {
             Self::VirtualService => "VirtualService",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::Pod => "Pod",
             Self::Service => "Service",
             Self::ServiceAccount => "ServiceAccount",
             Self::Namespace => "Namespace",

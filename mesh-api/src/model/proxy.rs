@@ -47,6 +47,13 @@ pub struct ProxyConfig {
     pub addresses: Vec<IpAddr>,
     /// Ports that services declare for it. Other ports are served too, with the workload's mode.
     pub inbound: Vec<InboundPort>,
+    /// Own locality `region/zone/subzone`, possibly empty. The proxy keeps to endpoints that are meant for its
+    /// zone if every endpoint says for which it is meant and one is for it.
+    #[serde(default)]
+    pub locality: String,
+    /// What the workload was started for is done: the proxy drains and ends.
+    #[serde(default)]
+    pub completed: bool,
 }
 
 /// The policies that apply to a workload, selected by the control plane. The proxy compiles them.

@@ -1,12 +1,13 @@
 //! Services: a name, ports, and the workloads behind them. Kubernetes Services and ServiceEntries become
 //! the same thing here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectMeta, Selector};
-use crate::name::Host;
+use crate::name::{Host, ObjectName};
 
 /// The protocol of a port, by declaration (`appProtocol`, the port's name prefix, or `protocol`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -103,4 +104,14 @@ pub struct Service {
     pub external: bool,
     /// Identities that endpoints may present, as SPIFFE ids; empty means that of each endpoint.
     pub subject_alt_names: Vec<String>,
+    /// Addresses of workloads that are not ready are answered and dialled too (`publishNotReadyAddresses`).
+    #[serde(default)]
+    pub publish_not_ready: bool,
+    /// Workloads of its namespace that are behind it by name, beside those that it selects (an EndpointSlice made
+    /// by hand that refers to pods).
+    #[serde(default)]
+    pub members: BTreeSet<ObjectName>,
+    /// Zones for whose clients an endpoint is meant, by its address (topology hints); empty without hints.
+    #[serde(default)]
+    pub zone_hints: BTreeMap<IpAddr, Vec<String>>,
 }

@@ -12,6 +12,7 @@ use mesh_api::name::{Host, Namespace};
 use mesh_policy::peer_authentication;
 use mesh_policy::trial::{self, Triable};
 
+use super::members::is_behind;
 use super::{Modes, Registry, WorkloadKey, rank, subject};
 
 /// Gateway name that binds a VirtualService to sidecars.
@@ -21,17 +22,17 @@ impl Registry {
     /// A workload by its key.
     #[must_use]
     pub fn workload(&self, key: &WorkloadKey) -> Option<&Arc<Workload>> {
-        self.namespaces.get(&key.namespace)?.workloads.get(&key.name)
+        self.namespaces.get(&key.namespace)?.workloads.named(&key.name)
     }
 
     /// Every workload.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.namespaces.values().flat_map(|here| here.workloads.values())
+        self.namespaces.values().flat_map(|here| here.workloads.iter())
     }
 
     /// Every service, with the addresses given to it.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.namespaces.values().flat_map(|here| here.services.values())
+        self.namespaces.values().flat_map(|here| here.services.iter())
     }
 
     /// Every AuthorizationPolicy.
@@ -101,31 +102,34 @@ impl Registry {
         self.workload_addresses.get(&address)?.values().next()
     }
 
-    /// Workloads that a service selects; listed endpoints are not among them.
+    /// The workload of which an exact host is a name, and the headless service by which it is.
     #[must_use]
-    pub fn selected_by(&self, service: &Service) -> Vec<Arc<Workload>> {
-        // A Service without a selector, or with an empty one, selects nothing (Kubernetes, "Services without
-        // selectors").
-        let Some(selector) = service.selector.as_ref().filter(|selector| !selector.is_empty()) else {
-            return Vec::new();
-        };
-        let Some(here) = self.namespaces.get(&service.meta.object.namespace) else { return Vec::new() };
-        here.workloads.values().filter(|workload| selector.selects(&workload.labels)).cloned().collect()
+    pub fn workload_by_host(&self, host: &Host) -> Option<(&Arc<Workload>, &Arc<Service>)> {
+        let service = self.service_by_host(&parent(host)?).filter(|service| service.headless)?;
+        let workload =
+            self.workload_hosts.get(host)?.values().find(|workload| is_behind(service, workload))?;
+        Some((workload, service))
     }
 
-    /// Services that select a workload, in order of precedence.
+    /// The name of the service by which `host` may be the name of a workload.
+    #[must_use]
+    pub fn parent_of(&self, host: &Host) -> Option<Host> {
+        self.workload_hosts.contains_key(host).then(|| parent(host))?
+    }
+
+    /// Workloads behind a service: those that it selects or names; endpoints that it lists are not among them.
+    #[must_use]
+    pub fn selected_by(&self, service: &Service) -> Vec<Arc<Workload>> {
+        let Some(here) = self.namespaces.get(&service.meta.object.namespace) else { return Vec::new() };
+        here.workloads.behind(service)
+    }
+
+    /// Services that a workload is behind, in order of precedence.
     #[must_use]
     pub fn services_of(&self, workload: &Workload) -> Vec<Arc<Service>> {
         let Some(here) = self.namespaces.get(&workload.meta.object.namespace) else { return Vec::new() };
-        let selects = |service: &Service| {
-            service
-                .selector
-                .as_ref()
-                .is_some_and(|selector| !selector.is_empty() && selector.selects(&workload.labels))
-        };
-        let mut services: Vec<_> =
-            here.services.values().filter(|service| selects(service)).cloned().collect();
-        services.sort_by_key(|service| rank(&service.meta));
+        let mut services = here.services.before(workload);
+        services.sort_by_cached_key(|service| rank(&service.meta));
         services
     }
 
@@ -254,6 +258,12 @@ fn added<T: Triable>(live: &[Arc<T>], tried: Vec<Arc<T>>, without: &mut Vec<Obje
     without.extend(gone.map(|object| object.meta().object.clone()));
     let known: HashSet<*const T> = live.iter().map(Arc::as_ptr).collect();
     tried.into_iter().filter(|object| !known.contains(&Arc::as_ptr(object))).collect()
+}
+
+/// What follows the first dot of a host.
+fn parent(host: &Host) -> Option<Host> {
+    let (_, parent) = host.as_str().split_once('.')?;
+    Host::parse(parent).ok()
 }
 
 /// Exact hosts before wildcards, longer wildcards before shorter ones.

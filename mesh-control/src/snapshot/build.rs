@@ -96,6 +96,8 @@ pub fn proxy_config(registry: &Registry, workload: &Workload) -> ProxyConfig {
         labels: workload.labels.clone(),
         addresses: workload.addresses.clone(),
         inbound: inbound_ports(registry, workload),
+        locality: workload.locality.clone(),
+        completed: workload.is_completed,
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use mesh_api::model::service::{Resolution, ServicePort};
 use mesh_api::model::traffic::{ClientTlsMode, Subset, TrafficPolicy};
 use mesh_api::model::{
-    Destination, DestinationRule, Endpoint, MtlsMode, ObjectRef, PeerTls, Protocol, RouteSet, Service,
-    Workload,
+    Availability, Destination, DestinationRule, Endpoint, MtlsMode, ObjectRef, PeerTls, Protocol, RouteSet,
+    Service, Workload,
 };
 use mesh_api::name::{Host, Namespace, SpiffeId};
 
@@ -44,6 +44,16 @@ pub(super) fn by_host(
     if let Some(service) = registry.service_by_host(host) {
         return Some(of_service(registry, client, host, service, facts));
     }
+    if let Some(parent) = registry.parent_of(host) {
+        facts.read(Effect::Host(parent));
+    }
+    if let Some((workload, service)) = registry.workload_by_host(host) {
+        facts.read(Effect::Service(service.meta.object.clone()));
+        return is_published(service, workload).then(|| {
+            let addresses = workload.addresses.clone();
+            of_workload(registry, (host.as_str(), addresses), workload, facts)
+        })?;
+    }
     facts.read(Effect::WildcardHosts);
     let service = registry.service_by_wildcard(host)?;
     Some(of_service(registry, client, host, service, facts))
@@ -62,7 +72,7 @@ pub(super) fn by_address(
         return Some(of_service(registry, client, host, service, facts));
     }
     let workload = registry.workload_by_address(address)?;
-    Some(of_workload(registry, address, workload, facts))
+    of_workload(registry, (&address.to_string(), vec![address]), workload, facts)
 }
 
 fn of_service(
@@ -101,10 +111,10 @@ fn of_service(
 /// that are known and on all others.
 fn of_workload(
     registry: &Registry,
-    address: IpAddr,
+    (name, addresses): (&str, Vec<IpAddr>),
     workload: &Arc<Workload>,
     facts: &mut Facts<'_>,
-) -> Destination {
+) -> Option<Destination> {
     let key = WorkloadKey::of(workload);
     facts.read(Effect::Workload(key.clone()));
     facts.read(Effect::ServicesOf(key.clone()));
@@ -128,7 +138,7 @@ fn of_workload(
         false => PeerTls::Plaintext,
     };
     let endpoint = Endpoint {
-        address,
+        address: addresses.first().copied()?,
         workload: workload.meta.object.name.as_str().to_owned(),
         namespace: workload.meta.object.namespace.clone(),
         labels: workload.labels.clone(),
@@ -137,11 +147,12 @@ fn of_workload(
         // Weight spreads load among neighbours; whoever dials this address means this workload.
         weight: 1,
         draining: false,
+        zones: Vec::new(),
     };
-    Destination {
-        host: address.to_string(),
+    Some(Destination {
+        host: name.to_owned(),
         object: workload.meta.object.clone(),
-        addresses: vec![address],
+        addresses,
         headless: false,
         ports: ports.into_values().collect(),
         endpoints: vec![endpoint],
@@ -152,7 +163,7 @@ fn of_workload(
         destination_rule: None,
         routes: None,
         direct: Some(direct),
-    }
+    })
 }
 
 fn direct_port(port: u16, name: &str, protocol: Protocol) -> ServicePort {
@@ -170,6 +181,9 @@ fn endpoints_of(
     let mut endpoints = Vec::new();
     for workload in selected.into_iter().chain(listed) {
         facts.read(Effect::Modes(WorkloadKey::of(&workload)));
+        if !is_published(service, &workload) {
+            continue;
+        }
         let Some(address) = workload.addresses.first().copied() else { continue };
         let modes = registry.modes_of(&workload);
         let identity = expected_identity(service, identity_of(registry, &workload));
@@ -191,11 +205,21 @@ fn endpoints_of(
             target_ports,
             tls,
             weight: workload.weight,
-            draining: false,
+            draining: workload.availability == Availability::Draining,
+            zones: service.zone_hints.get(&address).cloned().unwrap_or_default(),
         });
     }
     endpoints.sort_by(|a, b| (&a.workload, a.address).cmp(&(&b.workload, b.address)));
     endpoints
+}
+
+/// Whether clients of a service are told of a workload behind it. One that drains is among them, so that
+/// connections to it may finish.
+pub(super) fn is_published(service: &Service, workload: &Workload) -> bool {
+    match workload.availability {
+        Availability::Ready | Availability::Draining => true,
+        Availability::Unready => service.publish_not_ready,
+    }
 }
 
 /// The target port of a service port at one workload: the workload's own mapping of the port's name goes

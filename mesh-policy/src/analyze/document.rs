@@ -115,7 +115,7 @@ impl Document {
                 && !is_without(annotations.get("sidecar.istio.io/inject")),
             ports: ports.collect::<BTreeMap<_, _>>(),
             meta: ObjectMeta {
-                // The model has no kind for pods. Their names are only ever printed as what they are.
+                // As it would be registered: names are only ever printed as what they are.
                 object: ObjectRef {
                     kind: Kind::WorkloadEntry,
                     namespace: Namespace::parse(&self.subject.namespace).ok()?,
@@ -132,6 +132,10 @@ impl Document {
             service_account: account,
             weight: 1,
             locality: String::new(),
+            availability: mesh_api::model::Availability::Ready,
+            shares_addresses: false,
+            hosts: Vec::new(),
+            is_completed: false,
         })
     }
 }

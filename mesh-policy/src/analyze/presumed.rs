@@ -88,6 +88,10 @@ fn presumption<'a>(named: Named, namespace: &str, labels: Labels, origin: Origin
         weight: 1,
         locality: String::new(),
         meshed: true,
+        availability: mesh_api::model::Availability::Ready,
+        shares_addresses: false,
+        hosts: Vec::new(),
+        is_completed: false,
     };
     Some(Made { workload, named, document: None, evidence: Evidence::Presumed })
 }

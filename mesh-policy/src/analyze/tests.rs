@@ -70,6 +70,9 @@ impl Mesh {
             resolution: mesh_api::model::service::Resolution::Static,
             external: false,
             subject_alt_names: Vec::new(),
+            publish_not_ready: false,
+            members: Default::default(),
+            zone_hints: Default::default(),
         }));
         self.workloads.push(Arc::new(Workload {
             meta: meta(Kind::WorkloadEntry, namespace, app),
@@ -81,6 +84,10 @@ impl Mesh {
             weight: 1,
             locality: String::new(),
             meshed: true,
+            availability: mesh_api::model::Availability::Ready,
+            shares_addresses: false,
+            hosts: Vec::new(),
+            is_completed: false,
         }));
     }
 

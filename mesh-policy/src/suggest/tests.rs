@@ -29,6 +29,10 @@ fn workload(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Arc<Workloa
         weight: 1,
         locality: String::new(),
         meshed: true,
+        availability: mesh_api::model::Availability::Ready,
+        shares_addresses: false,
+        hosts: Vec::new(),
+        is_completed: false,
     })
 }
 

@@ -25,6 +25,7 @@ fn endpoint(number: u8) -> Endpoint {
         tls: vec![PeerTls::Mutual { identity }],
         weight: 1,
         draining: false,
+        zones: Vec::new(),
     }
 }
 

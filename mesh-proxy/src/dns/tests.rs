@@ -57,6 +57,7 @@ pub(super) fn endpoint(address: &str) -> Endpoint {
         tls: vec![PeerTls::Plaintext],
         weight: 1,
         draining: false,
+        zones: Vec::new(),
     }
 }
 
@@ -70,6 +71,8 @@ fn workload() -> Arc<WorkloadState> {
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         inbound: Vec::new(),
+        locality: String::new(),
+        completed: false,
     };
     Arc::new(WorkloadState::compile(config, WorkloadPolicies::default(), "1".into(), None))
 }

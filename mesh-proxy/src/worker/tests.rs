@@ -131,6 +131,8 @@ fn workload(
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         inbound: vec![port],
+        locality: String::new(),
+        completed: false,
     };
     Arc::new(WorkloadState::compile(config, policies, version.to_string().into(), None))
 }
@@ -250,6 +252,7 @@ impl Mesh {
                 tls: vec![PeerTls::Mutual { identity: account(expected) }],
                 weight: 1,
                 draining: false,
+                zones: Vec::new(),
             }],
             resolution: mesh_api::model::service::Resolution::Static,
             policy: mesh_api::model::traffic::TrafficPolicy::default(),

@@ -43,6 +43,7 @@ fn names(kind: Kind) -> Names {
         Kind::VirtualService => ("virtualservice", "virtualservices", "vs", NETWORKING),
         Kind::ServiceEntry => ("serviceentry", "serviceentries", "se", NETWORKING),
         Kind::WorkloadEntry => ("workloadentry", "workloadentries", "we", NETWORKING),
+        Kind::Pod => ("pod", "pods", "po", ""),
         Kind::Service => ("service", "services", "svc", ""),
         Kind::ServiceAccount => ("serviceaccount", "serviceaccounts", "sa", ""),
         Kind::Namespace => ("namespace", "namespaces", "ns", ""),

@@ -49,6 +49,8 @@ fn config() -> ProxyConfig {
         labels: Labels::new(),
         addresses: Vec::new(),
         inbound: Vec::new(),
+        locality: String::new(),
+        completed: false,
     }
 }
 

@@ -110,6 +110,7 @@ fn destination(key: DestinationKey, at: SocketAddr) -> DestinationState {
             tls: vec![PeerTls::Plaintext],
             weight: 1,
             draining: false,
+            zones: Vec::new(),
         }],
         resolution: mesh_api::model::service::Resolution::Static,
         policy: mesh_api::model::traffic::TrafficPolicy::default(),

@@ -117,6 +117,8 @@ fn publish(mesh: &Mesh, case: &TestCase, policies: &Policies, request: &Request)
         labels: workload.labels.clone(),
         addresses: Vec::new(),
         inbound: vec![port],
+        locality: String::new(),
+        completed: false,
     };
     let state = WorkloadState::compile(config, sent, "replay".into(), None);
     mesh.server.publish(ProxyState {
