@@ -35,7 +35,7 @@ use crate::identity::{IdentityKeeper, IdentityStatus};
 use crate::runtime::drain::{self, Drain};
 use crate::runtime::tasks::{Outcome, Tasks};
 use crate::runtime::workers::{self, WorkerError, WorkerThread};
-use crate::settings::Settings;
+use crate::settings::{Proof, Settings};
 use crate::state::State;
 use crate::telemetry::access_log::{AccessLog, AccessLogTarget, OpenAccessLogError};
 use crate::telemetry::denials::Denials;
@@ -118,7 +118,8 @@ pub async fn run(settings: Settings, log: LogControl) -> Result<(), RunError> {
 
     let listeners = bind_traffic(&settings)?;
     let status_listener = bind_status(settings.args.status_listen)?;
-    let admin_listener = OperatorSocket::open(&settings.args.admin_socket)?;
+    let admin_socket = settings.args.admin_socket.as_deref().map(OperatorSocket::open).transpose()?;
+    let admin_listener = settings.args.admin_listen.map(bind_admin).transpose()?;
     let mut tasks = Tasks::default();
     if settings.args.dns_port != 0 {
         let listeners = dns::Listeners::bind(dns_settings(&settings)).map_err(|source| RunError::Listen {
@@ -128,7 +129,12 @@ pub async fn run(settings: Settings, log: LogControl) -> Result<(), RunError> {
         let state = state.clone();
         tasks.spawn("dns", async move { listeners.serve(state, std::future::pending()).await });
     }
-    tasks.spawn("admin", serve_all(admin.clone(), Audience::Operator, admin_listener));
+    if let Some(socket) = admin_socket {
+        tasks.spawn("admin", serve_all(admin.clone(), Audience::Operator, socket));
+    }
+    if let Some(listener) = admin_listener {
+        tasks.spawn("admin over TCP", serve_all(admin.clone(), Audience::Operator, listener));
+    }
     tasks.spawn("status", serve_all(admin.clone(), Audience::Network, status_listener));
     spawn_identity(&mut tasks, &settings, &identity, identity_status, &state);
     spawn_discovery(&mut tasks, &settings, &identity, &control_status, &state, questions);
@@ -158,8 +164,10 @@ pub async fn run(settings: Settings, log: LogControl) -> Result<(), RunError> {
     );
     let outcome = serve(&settings, &mut signals, &drain, workers, &mut tasks).await;
     tasks.cancel().await;
-    // It may be gone already, with the folder of a mesh that was taken down.
-    let _gone = std::fs::remove_file(&settings.args.admin_socket);
+    if let Some(socket) = &settings.args.admin_socket {
+        // It may be gone already, with the folder of a mesh that was taken down.
+        let _gone = std::fs::remove_file(socket);
+    }
     outcome
 }
 
@@ -316,6 +324,14 @@ fn bind_status(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError>
     tokio::net::TcpListener::from_std(bound.map_err(failed)?).map_err(failed)
 }
 
+/// Bound for this process alone: another proxy on the same port would be asked in its place now and then.
+fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError> {
+    let failed = |source| RunError::Listen { what: format!("{address} for operators"), source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    tokio::net::TcpListener::from_std(listener).map_err(failed)
+}
+
 fn dns_settings(settings: &Settings) -> DnsSettings {
     let listen = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), settings.args.dns_port);
     let mut upstreams = settings.args.dns_upstream.clone();
@@ -324,7 +340,8 @@ fn dns_settings(settings: &Settings) -> DnsSettings {
         let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
         upstreams = resolvers(&text, settings.args.dns_port);
     }
-    DnsSettings { listen, upstreams, fwmark: settings.data_path.fwmark }
+    let is_cluster = matches!(settings.proof, Proof::ServiceAccountToken(_));
+    DnsSettings { listen, upstreams, is_cluster, fwmark: settings.data_path.fwmark }
 }
 
 /// The resolvers that `resolv.conf(5)` names, but for the proxy itself.

@@ -1,6 +1,6 @@
 //! Arguments as typed. Every flag of `run` can be given as `MESH_PROXY_<FLAG>` too; a flag goes before it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use mesh_daemon::duration;
 use mesh_daemon::logging::LogFormat;
+
+use crate::control::address::ControlAddress;
 
 /// The sidecar proxy of the mesh.
 #[derive(Debug, Parser)]
@@ -29,6 +31,8 @@ pub enum Command {
         #[command(subcommand)]
         command: InterceptCommand,
     },
+    /// Waits until the proxy beside it serves: for a container that must not start before.
+    Wait(WaitArgs),
 }
 
 /// What to do about interception.
@@ -46,9 +50,9 @@ pub struct RunArgs {
     /// Whose proxy this is.
     #[arg(long, env = "MESH_PROXY_NODE_ID", value_name = "WORKLOAD.NAMESPACE")]
     pub node_id: String,
-    /// Where the control plane serves proxies.
-    #[arg(long, env = "MESH_PROXY_CONTROL", value_name = "ADDR:PORT")]
-    pub control: SocketAddr,
+    /// Where the control plane serves proxies; a name is looked up anew at each connect.
+    #[arg(long, env = "MESH_PROXY_CONTROL", value_name = "HOST:PORT")]
+    pub control: ControlAddress,
     /// Roots by which the control plane is known while there is no certificate, PEM.
     #[arg(long, env = "MESH_PROXY_CONTROL_ROOT_CERT", value_name = "FILE")]
     pub control_root_cert: PathBuf,
@@ -57,10 +61,17 @@ pub struct RunArgs {
     pub trust_domain: String,
     /// One-time join token, read whenever there is no valid certificate.
     #[arg(long, env = "MESH_PROXY_JOIN_TOKEN_FILE", value_name = "FILE")]
-    pub join_token_file: PathBuf,
+    pub join_token_file: Option<PathBuf>,
+    /// Kubernetes service-account token of the mesh's audience, in place of a join token. Read anew at each
+    /// use, since the kubelet renews it.
+    #[arg(long, env = "MESH_PROXY_SERVICE_ACCOUNT_TOKEN_FILE", value_name = "FILE")]
+    pub service_account_token_file: Option<PathBuf>,
     /// Socket for operators of this machine.
     #[arg(long, env = "MESH_PROXY_ADMIN_SOCKET", value_name = "PATH")]
-    pub admin_socket: PathBuf,
+    pub admin_socket: Option<PathBuf>,
+    /// The same over TCP, for operators who come through a port-forward; on loopback only.
+    #[arg(long, env = "MESH_PROXY_ADMIN_LISTEN", value_name = "ADDR:PORT")]
+    pub admin_listen: Option<SocketAddr>,
     /// Port for intercepted traffic towards the workload.
     #[arg(long, env = "MESH_PROXY_INBOUND_PORT", value_name = "PORT", default_value_t = 15006)]
     pub inbound_port: u16,
@@ -77,7 +88,8 @@ pub struct RunArgs {
     /// Where readiness and metrics are served (plain HTTP).
     #[arg(long, env = "MESH_PROXY_STATUS_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:15021")]
     pub status_listen: SocketAddr,
-    /// Mark of the proxy's own packets, by which interception lets them pass; 0 marks none.
+    /// Mark of the proxy's own packets, by which interception lets them pass; 0 marks none, and then
+    /// interception must know them by the user that the proxy runs as.
     #[arg(long, env = "MESH_PROXY_FWMARK", value_name = "NUMBER", default_value_t = 1337)]
     pub fwmark: u32,
     /// Threads that carry traffic. Default: one for each core, at most 4.
@@ -95,6 +107,31 @@ pub struct RunArgs {
     /// Form of log lines.
     #[arg(long, env = "MESH_PROXY_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WaitArgs {
+    /// Where the proxy serves its readiness.
+    #[arg(long, env = "MESH_PROXY_STATUS_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:15021")]
+    pub status_listen: SocketAddr,
+    /// Longest wait.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::wait)]
+    pub timeout: Duration,
+}
+
+impl WaitArgs {
+    /// The address at which the proxy of this network namespace is asked.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        match self.status_listen.ip() {
+            // A listener on all addresses is reached at loopback, and IPv4 is always there.
+            ip if ip.is_unspecified() => {
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.status_listen.port())
+            }
+            _ => self.status_listen,
+        }
+    }
 }
 
 /// Arguments of `intercept install`.

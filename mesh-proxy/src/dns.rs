@@ -65,6 +65,11 @@ pub struct DnsSettings {
     /// Resolvers for names outside of the mesh, in the order in which they are asked. With none, such names
     /// fail at once.
     pub upstreams: Vec<SocketAddr>,
+    /// Whether the upstreams are those of a cluster, which know its names too. Then they are asked for kinds of
+    /// records that the mesh does not keep, and for names of the mesh while the control plane is away: a name
+    /// opens nothing, since it is the address that is judged at the connect. Resolvers of the world would say
+    /// that there is no such name, and would learn of it.
+    pub is_cluster: bool,
     /// Mark for the sockets to the upstream resolvers, so that interception leaves them alone.
     pub fwmark: Option<u32>,
 }

@@ -5,9 +5,9 @@
 //! dropped with the renewal that failed; the key of a first certificate is kept until there is one, because a
 //! join token is good for one key only.
 //!
-//! With a valid certificate, that certificate is the proof (mutual TLS). Without one, the join token is, on
-//! a connection in which only the control plane proves who it is; token and roots are read from their files
-//! each time, because whoever supervises this process renews them.
+//! With a valid certificate, that certificate is the proof (mutual TLS). Without one, a token is (a join token
+//! or a service-account token of Kubernetes), on a connection in which only the control plane proves who it is;
+//! token and roots are read from their files each time, because whoever supervises this process renews them.
 
 mod request;
 mod status;

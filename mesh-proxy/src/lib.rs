@@ -7,7 +7,7 @@
 //! Beside it: [`state`] (the snapshot that requests read), [`trial`] (policies that are tried on them),
 //! [`control`] (discovery client that makes the snapshot),
 //! [`identity`] (certificate rotation), [`dns`], [`admin`], [`intercept`] (nftables), [`runtime`] (workers,
-//! tasks, drain), [`config`].
+//! tasks, drain), [`config`], [`wait`] (for who may not start before the proxy serves).
 //!
 //! Invariants: before its first identity and its first complete configuration a proxy admits nothing; the
 //! request path takes no lock and waits for nothing without a deadline; forwarding needs a value that only
@@ -39,4 +39,5 @@ pub mod telemetry;
 pub mod tls;
 pub mod trial;
 pub mod upstream;
+pub mod wait;
 pub mod worker;

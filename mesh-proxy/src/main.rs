@@ -9,7 +9,7 @@ use mesh_api::error_chain::chain;
 use mesh_daemon::logging::LogControl;
 use mesh_proxy::args::{Args, Command, InterceptCommand, RunArgs};
 use mesh_proxy::settings::Settings;
-use mesh_proxy::{app, intercept};
+use mesh_proxy::{app, intercept, wait};
 
 /// Small blocks are made and dropped for each connection on several threads; the system's allocator keeps
 /// more memory for that pattern.
@@ -18,6 +18,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Time that a thread for blocking calls outlives its last one: files are read at the start and twice a day.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Threads for blocking calls: a look-up of the control plane's name that hangs must not keep the other one, or
+/// the reading of a file, waiting.
+const BLOCKING_THREADS_MAX: usize = 4;
 
 /// Exit status when the arguments cannot be used, as that of the argument parser.
 const USAGE: u8 = 2;
@@ -33,10 +37,11 @@ fn main() -> ExitCode {
             InterceptCommand::Install(args) => intercept::install(&args.into()),
             InterceptCommand::Remove => intercept::remove(),
         }),
+        Command::Wait(args) => report(wait::until_ready(args.address(), args.timeout)),
     }
 }
 
-fn report(outcome: Result<(), intercept::InterceptError>) -> ExitCode {
+fn report<E: std::error::Error>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,7 +78,7 @@ fn run(args: RunArgs) -> ExitCode {
 fn serve(settings: Settings, log: LogControl) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .build()
         .context("no runtime")?;

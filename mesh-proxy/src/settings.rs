@@ -4,7 +4,9 @@
 //! the roots are named by their files, and the files' content never becomes a setting.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use mesh_api::name::{NameError, Namespace, ObjectName, ServiceAccount, SpiffeId, TrustDomain};
 
@@ -54,9 +56,30 @@ pub enum SettingsError {
         /// The flag.
         flag: &'static str,
     },
+    /// There must be one way to prove who the workload is.
+    #[error("give one of --join-token-file and --service-account-token-file")]
+    Proof,
+    /// Nobody could ask this proxy anything.
+    #[error("give --admin-socket or --admin-listen, or both")]
+    NoAdmin,
+    /// Operators' requests are not authenticated over TCP, so only this machine may send them.
+    #[error("--admin-listen {address} is not a loopback address, such as 127.0.0.1:15000")]
+    AdminNotLoopback {
+        /// What was given.
+        address: SocketAddr,
+    },
     /// Too few or too many workers.
     #[error("--workers must be from 1 to {WORKERS_MAX}")]
     Workers,
+}
+
+/// How the workload proves who it is while it has no certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A one-time token of the control plane, in this file.
+    JoinToken(PathBuf),
+    /// A service-account token of Kubernetes, in this file.
+    ServiceAccountToken(PathBuf),
 }
 
 /// Settings of the process.
@@ -68,6 +91,8 @@ pub struct Settings {
     pub workload: ObjectName,
     /// Namespace of the workload.
     pub namespace: Namespace,
+    /// How the workload proves who it is while it has no certificate.
+    pub proof: Proof,
     /// Trust domain of the mesh.
     pub trust_domain: TrustDomain,
     /// Identity that the control plane must prove.
@@ -93,6 +118,8 @@ impl Settings {
         let workload = ObjectName::parse(workload).map_err(named("node-id"))?;
         let namespace = Namespace::parse(namespace).map_err(named("node-id"))?;
         let trust_domain = TrustDomain::parse(&args.trust_domain).map_err(named("trust-domain"))?;
+        let proof = proof(&args)?;
+        check_admin(&args)?;
         check_ports(&args)?;
         let workers = match args.workers {
             Some(workers @ 1..=WORKERS_MAX) => workers,
@@ -111,7 +138,7 @@ impl Settings {
             drain_deadline: args.drain_deadline,
             ..DataPathSettings::default()
         };
-        Ok(Self { args, workload, namespace, trust_domain, control_identity, workers, data_path })
+        Ok(Self { args, workload, namespace, proof, trust_domain, control_identity, workers, data_path })
     }
 
     /// The settings in force by the names of their flags, for the admin socket.
@@ -119,14 +146,17 @@ impl Settings {
     pub fn effective(&self) -> BTreeMap<String, String> {
         let args = &self.args;
         let path = |path: &std::path::Path| path.display().to_string();
+        let given = |file: &Option<PathBuf>| file.as_deref().map(path).unwrap_or_default();
         let upstreams: Vec<_> = args.dns_upstream.iter().map(ToString::to_string).collect();
         let entries = [
             ("node-id", args.node_id.clone()),
             ("control", args.control.to_string()),
             ("control-root-cert", path(&args.control_root_cert)),
             ("trust-domain", self.trust_domain.to_string()),
-            ("join-token-file", path(&args.join_token_file)),
-            ("admin-socket", path(&args.admin_socket)),
+            ("join-token-file", given(&args.join_token_file)),
+            ("service-account-token-file", given(&args.service_account_token_file)),
+            ("admin-socket", given(&args.admin_socket)),
+            ("admin-listen", args.admin_listen.map(|address| address.to_string()).unwrap_or_default()),
             ("inbound-port", args.inbound_port.to_string()),
             ("outbound-port", args.outbound_port.to_string()),
             ("dns-port", args.dns_port.to_string()),
@@ -143,12 +173,29 @@ impl Settings {
     }
 }
 
+fn proof(args: &RunArgs) -> Result<Proof, SettingsError> {
+    match (&args.join_token_file, &args.service_account_token_file) {
+        (Some(file), None) => Ok(Proof::JoinToken(file.clone())),
+        (None, Some(file)) => Ok(Proof::ServiceAccountToken(file.clone())),
+        (None, None) | (Some(_), Some(_)) => Err(SettingsError::Proof),
+    }
+}
+
+fn check_admin(args: &RunArgs) -> Result<(), SettingsError> {
+    match args.admin_listen {
+        Some(address) if !address.ip().is_loopback() => Err(SettingsError::AdminNotLoopback { address }),
+        None if args.admin_socket.is_none() => Err(SettingsError::NoAdmin),
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn check_ports(args: &RunArgs) -> Result<(), SettingsError> {
     let ports = [
         ("inbound-port", args.inbound_port),
         ("outbound-port", args.outbound_port),
         ("dns-port", args.dns_port),
         ("status-listen", args.status_listen.port()),
+        ("admin-listen", args.admin_listen.map_or(0, |address| address.port())),
     ];
     if let Some((flag, _)) = ports[..2].iter().find(|(_, port)| *port == 0) {
         return Err(SettingsError::ZeroPort { flag });
@@ -184,18 +231,12 @@ mod tests {
     use clap::Parser;
 
     fn settings(more: &[&str]) -> Result<Settings, SettingsError> {
-        let least = [
-            "mesh-proxy",
-            "run",
-            "--control",
-            "10.0.0.1:15012",
-            "--control-root-cert",
-            "r",
-            "--join-token-file",
-            "t",
-            "--admin-socket",
-            "s",
-        ];
+        let usual = ["--join-token-file", "t", "--admin-socket", "s"];
+        settings_of(&[&usual, more].concat())
+    }
+
+    fn settings_of(more: &[&str]) -> Result<Settings, SettingsError> {
+        let least = ["mesh-proxy", "run", "--control", "10.0.0.1:15012", "--control-root-cert", "r"];
         let args = Args::try_parse_from(least.iter().chain(more)).expect("arguments");
         let Command::Run(args) = args.command else { panic!("another command") };
         Settings::new(*args)
@@ -207,6 +248,30 @@ mod tests {
         assert_eq!((found.workload.as_str(), found.namespace.as_str()), ("web.v1", "shop"));
         assert!(matches!(settings(&["--node-id", "web"]), Err(SettingsError::NodeId { .. })));
         assert!(matches!(settings(&["--node-id", "Web.shop"]), Err(SettingsError::Name { .. })));
+    }
+
+    #[test]
+    fn a_workload_proves_who_it_is_in_one_way() {
+        let node = ["--node-id", "a.b", "--admin-socket", "s"];
+        let with = |more: &[&str]| settings_of(&[&node, more].concat()).map(|settings| settings.proof);
+        assert_eq!(with(&["--join-token-file", "j"]), Ok(Proof::JoinToken("j".into())));
+        let account = ["--service-account-token-file", "t"];
+        assert_eq!(with(&account), Ok(Proof::ServiceAccountToken("t".into())));
+        assert_eq!(with(&[]), Err(SettingsError::Proof));
+        assert_eq!(with(&[&account[..], &["--join-token-file", "j"]].concat()), Err(SettingsError::Proof));
+    }
+
+    #[test]
+    fn operators_come_over_a_socket_or_loopback_and_from_nowhere_else() {
+        let node = ["--node-id", "a.b", "--join-token-file", "j"];
+        let with = |more: &[&str]| settings_of(&[&node, more].concat()).map(drop);
+        assert_eq!(with(&["--admin-listen", "127.0.0.1:15000"]), Ok(()));
+        assert_eq!(with(&["--admin-listen", "[::1]:15000"]), Ok(()));
+        assert_eq!(with(&[]), Err(SettingsError::NoAdmin));
+        for open in ["0.0.0.0:15000", "[::]:15000", "10.0.0.1:15000"] {
+            let refused = with(&["--admin-socket", "s", "--admin-listen", open]);
+            assert!(matches!(refused, Err(SettingsError::AdminNotLoopback { .. })), "{open}");
+        }
     }
 
     #[test]

@@ -227,7 +227,7 @@ fn open(
         }
         let expected = ExpectedPeer::one(settings.control_identity.clone());
         let config = client_config(&identity, &expected, &[b"h2"]);
-        let channel = channel::connect(settings.args.control, settings.data_path.fwmark, config).await?;
+        let channel = channel::connect(&settings.args.control, settings.data_path.fwmark, config).await?;
         let (requests, outgoing) = mpsc::channel(QUEUE);
         let mut client = AggregatedDiscoveryServiceClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -20,6 +20,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::address::ControlAddress;
+
 /// Time allowed for connect and for handshake, each.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often an idle connection is probed, and how long an answer may take: a control plane whose machine
@@ -37,6 +39,14 @@ pub enum ChannelError {
     /// The socket cannot be marked, which needs `CAP_NET_ADMIN`.
     #[error("cannot mark the connection to the control plane")]
     Mark(#[source] io::Error),
+    /// The name of the control plane leads nowhere.
+    #[error("cannot find the control plane at {control}")]
+    Lookup {
+        /// Host and port.
+        control: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Nobody answers.
     #[error("cannot connect to the control plane at {address}")]
     Connect {
@@ -78,6 +88,7 @@ impl ChannelError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Mark(_) => "mark",
+            Self::Lookup { .. } => "lookup",
             Self::Connect { .. } => "connect",
             Self::TimedOut { .. } => "timeout",
             Self::Peer { .. } => "peer",
@@ -86,14 +97,29 @@ impl ChannelError {
     }
 }
 
-/// Connects. Dropping the future gives the attempt up.
+/// Connects to the first of the control plane's addresses that proves to be it. Dropping the future gives the
+/// attempt up.
 ///
 /// # Errors
-/// Why there is no connection.
-///
-/// # Panics
-/// Never: the name sent is a constant that is valid.
+/// Why there is no connection, with the last address.
 pub async fn connect(
+    control: &ControlAddress,
+    fwmark: Option<u32>,
+    config: Arc<ClientConfig>,
+) -> Result<Channel, ChannelError> {
+    let failed = |source| ChannelError::Lookup { control: control.to_string(), source };
+    let addresses = control.resolve().await.map_err(failed)?;
+    let mut last = failed(io::ErrorKind::NotFound.into());
+    for address in addresses {
+        match connect_to(address, fwmark, Arc::clone(&config)).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(
     address: SocketAddr,
     fwmark: Option<u32>,
     config: Arc<ClientConfig>,

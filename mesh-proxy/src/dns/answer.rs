@@ -33,6 +33,11 @@ pub(super) enum Verdict {
     Upstream,
 }
 
+/// Whether the mesh has records of a kind: addresses, and nothing else.
+pub(super) fn keeps(kind: RecordType) -> bool {
+    matches!(kind, RecordType::A | RecordType::AAAA | RecordType::ANY)
+}
+
 /// Decides what `destination` answers to a question for `kind`.
 pub(super) fn decide(destination: &Destination, kind: RecordType) -> Verdict {
     let pool = addresses(destination);

@@ -72,7 +72,10 @@ impl Listeners {
 
     /// Serves until `stop` is ready; see [`super::serve`].
     pub async fn serve(self, state: State, stop: impl Future<Output = ()>) {
-        let upstream = Upstream::new(self.settings.upstreams, self.settings.fwmark);
+        let mut upstream = Upstream::new(self.settings.upstreams, self.settings.fwmark);
+        if self.settings.is_cluster {
+            upstream = upstream.of_cluster();
+        }
         let server = Server {
             resolver: Arc::new(Resolver::new(state, upstream)),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),

@@ -96,6 +96,9 @@ impl Resolver {
         let Some(workload) = self.state.load().workload.clone() else {
             return (Outcome::Unanswered, answer::failure(question, ResponseCode::ServFail));
         };
+        if self.upstream.knows_cluster() && !answer::keeps(question.record_type()) {
+            return self.relay(question, bytes, transport).await;
+        }
         let config = &workload.config;
         let reading = if question.is_internet() {
             names::read(&question.name, config.namespace.as_str(), &config.mesh.cluster_domain)
@@ -108,18 +111,18 @@ impl Resolver {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 (outcome, answer::success(question, addresses, turn))
             }
-            (Found::Here(Verdict::Upstream), Shape::Own) => {
+            (Found::Here(Verdict::Upstream), Shape::Own) if !self.upstream.knows_cluster() => {
                 (Outcome::NoData, answer::success(question, Vec::new(), 0))
             }
             (Found::Absent, Shape::Own | Shape::Short) if self.upstream.is_empty() => {
                 (Outcome::NoName, answer::failure(question, ResponseCode::NXDomain))
             }
-            (Found::Unanswered, Shape::Own | Shape::Short) => {
+            (Found::Unanswered, Shape::Own | Shape::Short) if !self.upstream.knows_cluster() => {
                 (Outcome::Unanswered, answer::failure(question, ResponseCode::ServFail))
             }
-            (Found::Here(Verdict::Upstream), Shape::Short | Shape::Open)
-            | (Found::Absent, Shape::Own | Shape::Short | Shape::Open)
-            | (Found::Unanswered, Shape::Open) => self.relay(question, bytes, transport).await,
+            (Found::Here(Verdict::Upstream) | Found::Absent | Found::Unanswered, _) => {
+                self.relay(question, bytes, transport).await
+            }
         }
     }
 
@@ -144,9 +147,9 @@ impl Resolver {
             return Found::Absent;
         }
         let wait = match reading.shape {
-            Shape::Own | Shape::Short => OWN_WAIT,
-            Shape::Open if self.is_paused() => Duration::ZERO,
-            Shape::Open => OPEN_WAIT,
+            Shape::Own | Shape::Short if !self.upstream.knows_cluster() => OWN_WAIT,
+            Shape::Own | Shape::Short | Shape::Open if self.is_paused() => Duration::ZERO,
+            Shape::Own | Shape::Short | Shape::Open => OPEN_WAIT,
         };
         let answers = join_all(reading.hosts.iter().map(|host| self.ask(host, wait))).await;
         let mut found = Found::Absent;
@@ -160,7 +163,7 @@ impl Resolver {
                 Resolution::Unanswered => found = Found::Unanswered,
             }
         }
-        if matches!((&found, reading.shape), (Found::Unanswered, Shape::Open)) && !wait.is_zero() {
+        if matches!(found, Found::Unanswered) && wait == OPEN_WAIT {
             self.pause();
         }
         found

@@ -129,7 +129,8 @@ fn code(bytes: &[u8]) -> ResponseCode {
 /// Listens on a free port of the loopback and serves for as long as the set of tasks lives.
 fn start(tasks: &mut JoinSet<()>, state: State, upstreams: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let listen = SocketAddr::from(([0, 0, 0, 0], 0));
-    let listeners = Listeners::bind(DnsSettings { listen, upstreams, fwmark: None }).expect("bound");
+    let listeners =
+        Listeners::bind(DnsSettings { listen, upstreams, is_cluster: false, fwmark: None }).expect("bound");
     let addresses = listeners.addresses();
     tasks.spawn(listeners.serve(state, std::future::pending()));
     addresses
@@ -398,6 +399,41 @@ async fn while_the_control_plane_is_silent_mesh_names_fail_and_do_not_leave() {
         assert!(begin.elapsed() < Duration::from_secs(5), "{name}");
     }
     assert!(asked.try_recv().is_err(), "a name of the mesh left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_cluster_its_resolver_answers_while_the_control_plane_is_silent() {
+    let mut tasks = JoinSet::new();
+    let (outside, mut asked) = outside(&mut tasks, |_, question| vec![worldly(question, 1)]).await;
+    let (state, _questions) = configured();
+    let resolver = Resolver::new(state, Upstream::new(vec![outside], None).of_cluster());
+    for (name, longest) in
+        [("catalog.backend.svc.cluster.local.", 1_500), ("other.web.svc.cluster.local.", 100)]
+    {
+        let begin = Instant::now();
+        let answer = resolver.answer(&ask(5, name, RecordType::A, None), Transport::Udp).await;
+        assert_eq!(data(&read(&answer.expect("an answer"))), ["192.0.2.0"], "{name}");
+        assert!(begin.elapsed() < Duration::from_millis(longest), "{name}");
+        assert!(asked.recv().await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn in_a_cluster_records_that_the_mesh_does_not_keep_are_its_resolvers() {
+    let mut tasks = JoinSet::new();
+    let (outside, _asked) = outside(&mut tasks, |_, question| vec![worldly(question, 2)]).await;
+    let state = mesh(&mut tasks, vec![catalog()]);
+    let name = "catalog.backend.svc.cluster.local.";
+    for (kind, answers) in [(RecordType::SRV, 2), (RecordType::A, 1)] {
+        let upstream = Upstream::new(vec![outside], None);
+        let resolver = Resolver::new(state.clone(), upstream.of_cluster());
+        let answer = resolver.answer(&ask(5, name, kind, None), Transport::Udp).await;
+        assert_eq!(data(&read(&answer.expect("an answer"))).len(), answers, "{kind}");
+        let resolver = Resolver::new(state.clone(), Upstream::new(vec![outside], None));
+        let answer = resolver.answer(&ask(5, name, kind, None), Transport::Udp).await;
+        let own = if kind == RecordType::A { 1 } else { 0 };
+        assert_eq!(data(&read(&answer.expect("an answer"))).len(), own, "{kind}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,12 +51,24 @@ pub(super) enum RelayError {
 pub(super) struct Upstream {
     resolvers: Vec<SocketAddr>,
     fwmark: Option<u32>,
+    is_cluster: bool,
 }
 
 impl Upstream {
     pub(super) fn new(mut resolvers: Vec<SocketAddr>, fwmark: Option<u32>) -> Self {
         resolvers.truncate(RESOLVERS_MAX);
-        Self { resolvers, fwmark }
+        Self { resolvers, fwmark, is_cluster: false }
+    }
+
+    /// The same, as the resolvers of the cluster that the mesh is in.
+    pub(super) fn of_cluster(mut self) -> Self {
+        self.is_cluster = true;
+        self
+    }
+
+    /// Whether it knows the names of the cluster that the mesh is in.
+    pub(super) fn knows_cluster(&self) -> bool {
+        self.is_cluster && !self.resolvers.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {

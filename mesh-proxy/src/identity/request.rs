@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use mesh_api::error_chain::chain;
 use mesh_api::model::TrustBundleSet;
 use mesh_api::name::SpiffeId;
 use mesh_api::wire::identity::identity_service_client::IdentityServiceClient;
@@ -18,17 +19,18 @@ use mesh_identity::key::{KeyError, WorkloadKey};
 use mesh_identity::svid::{Svid, SvidError};
 use mesh_identity::tls::{IdentitySource, bootstrap_client_config, client_config};
 use mesh_identity::verify::{ExpectedPeer, PeerRole, VerifyError, verify_peer};
+use rustls::ClientConfig;
 use tokio::io::AsyncReadExt as _;
 use tonic::Code;
 
 use crate::control::channel::{self, ChannelError};
-use crate::settings::Settings;
+use crate::settings::{Proof, Settings};
 
 /// Largest answer, in bytes: a chain of a few kilobytes, and at most 64 roots for each trust domain.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Largest file of roots, in bytes.
 const ROOTS_BYTES_MAX: u64 = 1024 * 1024;
-/// Largest join token, in bytes.
+/// Largest token, in bytes.
 const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 
 /// A certificate and whom to trust.
@@ -72,7 +74,7 @@ pub enum RequestError {
         path: PathBuf,
     },
     /// There is no token.
-    #[error("there is no join token in {}", path.display())]
+    #[error("there is no token in {}", path.display())]
     NoToken {
         /// The file.
         path: PathBuf,
@@ -141,8 +143,46 @@ impl RequestError {
     }
 }
 
-/// Asks for a certificate. Dropping the future gives the request up; a join token may have been spent then, on
-/// the key that is left in `first_key`, with which it stays good.
+impl RequestError {
+    /// Whether the other side does not accept who this is, or is not accepted itself: another proof, and roots
+    /// that are read anew, may help. In TLS 1.3 a certificate is refused after the handshake, which is seen as
+    /// a connection that broke and has the code UNKNOWN.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Channel(ChannelError::Peer { .. } | ChannelError::Handshake { .. }) => true,
+            Self::Refused(status) => {
+                matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::Unknown)
+            }
+            Self::Channel(
+                ChannelError::Mark(_)
+                | ChannelError::Lookup { .. }
+                | ChannelError::Connect { .. }
+                | ChannelError::TimedOut { .. }
+                | ChannelError::Http(_),
+            )
+            | Self::File { .. }
+            | Self::TooLarge { .. }
+            | Self::NoToken { .. }
+            | Self::Roots { .. }
+            | Self::Key(_)
+            | Self::Build(_)
+            | Self::TimedOut
+            | Self::Svid(_)
+            | Self::Bundle(_)
+            | Self::Invalid(_)
+            | Self::Foreign { .. } => false,
+        }
+    }
+}
+
+/// Asks for a certificate: with the valid one, else with a token.
+///
+/// A certificate that is refused, though it is valid by itself, is asked for anew with a service-account token
+/// if there is one. So a workload comes back by itself when the authority was replaced or has forgotten it. A
+/// join token is good once, and so never tried beside a certificate.
+///
+/// Dropping the future gives the request up; a join token may have been spent then, on the key that is left in
+/// `first_key`, with which it stays good.
 ///
 /// # Errors
 /// Why there is none.
@@ -151,29 +191,60 @@ pub async fn request(
     source: &Arc<IdentitySource>,
     first_key: &mut FirstKey,
 ) -> Result<Granted, RequestError> {
-    let expected = ExpectedPeer::one(settings.control_identity.clone());
-    let renewal_key;
-    let (config, attestation, key) = match source.current().valid_svid(SystemTime::now()) {
-        Some(_) => {
-            let config = client_config(source, &expected, &[b"h2"]);
-            renewal_key = WorkloadKey::generate()?;
-            (config, Attestation::CurrentSvid(CurrentSvid {}), &renewal_key)
-        }
-        None => {
-            let token = token(&settings.args.join_token_file).await?;
-            let roots = roots(settings).await?;
-            let config = bootstrap_client_config(roots, &expected, &[b"h2"]);
-            (config, Attestation::JoinToken(token), first_key.get()?)
-        }
+    if source.current().valid_svid(SystemTime::now()).is_none() {
+        return first(settings, first_key).await;
+    }
+    let refused = match renewal(settings, source).await {
+        Err(error) if error.is_refusal() => error,
+        outcome => return outcome,
     };
+    match settings.proof {
+        Proof::JoinToken(_) => Err(refused),
+        Proof::ServiceAccountToken(_) => {
+            tracing::warn!(
+                reason = chain(&refused),
+                "renewal is refused; asking with the service-account token"
+            );
+            first(settings, first_key).await
+        }
+    }
+}
+
+/// Asks with the certificate in force.
+async fn renewal(settings: &Settings, source: &Arc<IdentitySource>) -> Result<Granted, RequestError> {
+    let config = client_config(source, &expected(settings), &[b"h2"]);
+    let key = WorkloadKey::generate()?;
+    ask(settings, config, Attestation::CurrentSvid(CurrentSvid {}), &key).await
+}
+
+/// Asks with the token. It and the roots are read anew: whoever supervises this process renews them.
+async fn first(settings: &Settings, first_key: &mut FirstKey) -> Result<Granted, RequestError> {
+    let attestation = match &settings.proof {
+        Proof::JoinToken(file) => Attestation::JoinToken(token(file).await?),
+        Proof::ServiceAccountToken(file) => Attestation::KubernetesToken(token(file).await?),
+    };
+    let config = bootstrap_client_config(roots(settings).await?, &expected(settings), &[b"h2"]);
+    let granted = ask(settings, config, attestation, first_key.get()?).await?;
+    first_key.0 = None;
+    Ok(granted)
+}
+
+fn expected(settings: &Settings) -> ExpectedPeer {
+    ExpectedPeer::one(settings.control_identity.clone())
+}
+
+async fn ask(
+    settings: &Settings,
+    config: Arc<ClientConfig>,
+    attestation: Attestation,
+    key: &WorkloadKey,
+) -> Result<Granted, RequestError> {
     let csr = csr::build(key)?;
-    let channel = channel::connect(settings.args.control, settings.data_path.fwmark, config).await?;
+    let channel = channel::connect(&settings.args.control, settings.data_path.fwmark, config).await?;
     let request = IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation) };
     let mut client = IdentityServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = client.issue(request).await.map_err(RequestError::Refused)?;
-    let granted = check(settings, answer.into_inner(), key)?;
-    first_key.0 = None;
-    Ok(granted)
+    check(settings, answer.into_inner(), key)
 }
 
 fn check(settings: &Settings, answer: IssueResponse, key: &WorkloadKey) -> Result<Granted, RequestError> {
