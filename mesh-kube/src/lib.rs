@@ -4,4 +4,5 @@
 //! ([`name`]), the custom resource definitions ([`crd`]), and what becomes of a pod that is injected
 //! ([`inject`]). Everything is a function over JSON values: no API server is asked, no clock is read.
 
+pub mod inject;
 pub mod name;

@@ -60,6 +60,25 @@ pub const PROXY_CONTAINER: &str = "mesh-proxy";
 /// Name of the init container that installs interception.
 pub const INIT_CONTAINER: &str = "mesh-init";
 
+/// Port to which what a pod sends is led.
+pub const PORT_PROXY_OUTBOUND: u16 = 15001;
+/// Port to which what a pod is sent is led.
+pub const PORT_PROXY_INBOUND: u16 = 15006;
+/// Port to which a pod's DNS queries are led.
+pub const PORT_PROXY_DNS: u16 = 15053;
+/// Name of the port [`PORT_PROXY_STATUS`] of the proxy's container.
+pub const PORT_NAME_STATUS: &str = "mesh-status";
+/// Volume of an injected pod with the token of [`TOKEN_AUDIENCE`].
+pub const VOLUME_TOKEN: &str = "mini-mesh-token";
+/// Volume of an injected pod with the roots.
+pub const VOLUME_ROOT: &str = "mini-mesh-root";
+/// Folder of [`VOLUME_TOKEN`] in the proxy's container.
+pub const TOKEN_FOLDER: &str = "/var/run/secrets/mini-mesh/token";
+/// File in [`TOKEN_FOLDER`].
+pub const TOKEN_FILE: &str = "token";
+/// Folder of [`VOLUME_ROOT`] in the proxy's container.
+pub const ROOT_FOLDER: &str = "/var/run/secrets/mini-mesh/root";
+
 /// On every object of an installation: which revision it is of.
 pub const LABEL_REVISION: &str = "istio.io/rev";
 /// On every object of an installation: the name of the mesh's product.
