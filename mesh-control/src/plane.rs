@@ -9,19 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_api::admin::SourceStatus;
-use mesh_api::error_chain::chain;
 use mesh_api::model::{KeySet, ObjectRef};
 use mesh_api::problem::{Problem, Severity};
 use mesh_identity::tls::IdentitySource;
 use tokio::sync::{Notify, mpsc};
 
+use crate::address_store::AddressStore;
 use crate::ingest::{self, Objects};
 use crate::issue::IssueService;
 use crate::jwks::Keys;
 use crate::push::fanout::{Fanout, Mailbox};
 use crate::snapshot::{Snapshot, SubscriberId};
 use crate::source::View;
-use crate::state_file::{self, Durability};
 use crate::status::{Collected, ProxyRecord};
 use crate::telemetry::metrics;
 
@@ -58,7 +57,7 @@ pub struct Plane {
     pub confirmations: Confirmations,
     /// Rung when the source is to look at once.
     pub look_now: Arc<Notify>,
-    addresses_path: PathBuf,
+    addresses: AddressStore,
     configuration: Mutex<Configuration>,
     snapshot: Mutex<Snapshot>,
     fanout: Fanout,
@@ -80,7 +79,7 @@ pub struct Parts {
     /// Registry and resources.
     pub snapshot: Snapshot,
     /// Where given addresses are kept.
-    pub addresses_path: PathBuf,
+    pub addresses: AddressStore,
     /// Where confirmations go.
     pub confirmations: Confirmations,
     /// Rung when the source is to look at once.
@@ -98,7 +97,7 @@ impl Plane {
             keys: parts.keys,
             confirmations: parts.confirmations,
             look_now: parts.look_now,
-            addresses_path: parts.addresses_path,
+            addresses: parts.addresses,
             configuration: Mutex::new(Configuration::default()),
             snapshot: Mutex::new(parts.snapshot),
             fanout: Fanout::default(),
@@ -152,10 +151,8 @@ impl Plane {
         }
         drop(snapshot);
         drop(configuration);
-        if let Some(state) = addresses
-            && let Err(error) = state_file::write_json(&self.addresses_path, &state, Durability::Flushed)
-        {
-            tracing::error!(error = chain(&error), "given addresses could not be stored");
+        if let Some(state) = addresses {
+            self.addresses.keep(state);
         }
         self.fanout.deliver(updates);
     }
