@@ -1,5 +1,5 @@
 //! The certificate authority: what it agrees to sign ([`issuance`]), the built-in authority
-//! ([`Authority`]), and its state on disk ([`disk`]).
+//! ([`Authority`]), its state on disk ([`disk`]), and certificates for names of DNS ([`ServingChain`]).
 //!
 //! Every authority stands behind [`Issuer`], and every issuer passes the same suite
 //! (`tests/ca_conformance.rs`). An issuer is handed the identity by its caller, who has it from an
@@ -15,8 +15,10 @@ use crate::csr::CsrError;
 mod authority;
 pub mod disk;
 pub mod issuance;
+mod serving;
 
 pub use authority::{Authority, CreateError, Event, MaintainError};
+pub use serving::{ServingChain, ServingError};
 
 /// How far the start of a validity lies before the moment of signing, so that a peer whose clock is a
 /// little behind accepts the certificate at once (SEMANTICS 2.2).

@@ -23,11 +23,13 @@ use crate::verify::VerifyError;
 
 mod client;
 mod server;
+mod serving;
 mod signature;
 mod source;
 
 pub use client::{ClientConfigs, bootstrap_client_config, client_config};
 pub use server::{ClientAuth, server_config};
+pub use serving::{Serving, ServingSource, ServingUseError, serving_config};
 pub use source::{Current, IdentitySource};
 
 /// AES-128 first: as strong as the certificates' P-256, and cheaper per byte than AES-256.

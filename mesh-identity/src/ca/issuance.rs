@@ -127,7 +127,7 @@ pub(super) fn random_serial() -> Result<[u8; 16], IssueError> {
     Ok(serial)
 }
 
-fn dated(validity: Validity, serial: [u8; 16]) -> Result<CertificateParams, IssueError> {
+pub(super) fn dated(validity: Validity, serial: [u8; 16]) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.not_before = certificate_time(validity.not_before)?;
