@@ -15,6 +15,8 @@ use mesh_api::name::{Host, Labels, Namespace, ObjectName, ServiceAccount};
 
 use crate::registry::{Entry, Registry, VirtualAddressState, VirtualAddresses};
 
+pub(crate) mod api_server;
+
 pub(crate) fn namespace(name: &str) -> Namespace {
     Namespace::parse(name).expect("valid")
 }
@@ -188,4 +190,36 @@ impl From<VirtualService> for Entry {
     fn from(object: VirtualService) -> Self {
         Self::VirtualService(Arc::new(object))
     }
+}
+
+/// A control plane in memory: an authority of its own, and nothing in force. What it would write to disk is
+/// lost.
+pub(crate) fn plane() -> Arc<crate::plane::Plane> {
+    use mesh_identity::ca::CaSettings;
+    use mesh_identity::ca::Issuer as _;
+    use mesh_identity::ca::disk::StateDirectory;
+    use mesh_identity::tls::IdentitySource;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let domain = mesh_api::name::TrustDomain::parse("cluster.local").expect("valid");
+    let directory = StateDirectory::open(&folder.path().join("ca")).expect("opened");
+    let (authority, _) = directory
+        .load_or_create(CaSettings::new(domain.clone()), std::time::SystemTime::now())
+        .expect("an authority");
+    let bundle = authority.trust_bundle();
+    let tokens = folder.path().join("tokens.json");
+    let issue = crate::issue::IssueService::new(authority, directory, tokens).expect("a service");
+    let (keys, _) =
+        crate::jwks::open(crate::jwks::KeySettings::default(), &folder.path().join("jwks")).expect("keys");
+    let (confirmations, _) = tokio::sync::mpsc::channel(1);
+    Arc::new(crate::plane::Plane::new(crate::plane::Parts {
+        name: "test".to_owned(),
+        issue: Arc::new(issue),
+        identity: IdentitySource::new(bundle.clone(), vec![domain]),
+        keys,
+        snapshot: crate::snapshot::Snapshot::new(registry(), bundle.to_model()),
+        addresses_path: folder.path().join("addresses.json"),
+        confirmations,
+        look_now: Arc::new(tokio::sync::Notify::new()),
+    }))
 }

@@ -9,18 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_api::admin::SourceStatus;
+use mesh_api::error_chain::chain;
 use mesh_api::model::{KeySet, ObjectRef};
 use mesh_api::problem::{Problem, Severity};
 use mesh_identity::tls::IdentitySource;
 use tokio::sync::{Notify, mpsc};
 
-use crate::address_store::AddressStore;
 use crate::ingest::{self, Objects};
 use crate::issue::IssueService;
 use crate::jwks::Keys;
 use crate::push::fanout::{Fanout, Mailbox};
 use crate::snapshot::{Snapshot, SubscriberId};
 use crate::source::View;
+use crate::state_file::{self, Durability};
 use crate::status::{Collected, ProxyRecord};
 use crate::telemetry::metrics;
 
@@ -57,11 +58,13 @@ pub struct Plane {
     pub confirmations: Confirmations,
     /// Rung when the source is to look at once.
     pub look_now: Arc<Notify>,
-    addresses: AddressStore,
+    addresses_path: PathBuf,
     configuration: Mutex<Configuration>,
     snapshot: Mutex<Snapshot>,
     fanout: Fanout,
     proxies: Mutex<BTreeMap<String, ProxyRecord>>,
+    /// Problems of other than objects, by code.
+    notices: Mutex<BTreeMap<&'static str, Problem>>,
     subscribers: AtomicU64,
 }
 
@@ -79,7 +82,7 @@ pub struct Parts {
     /// Registry and resources.
     pub snapshot: Snapshot,
     /// Where given addresses are kept.
-    pub addresses: AddressStore,
+    pub addresses_path: PathBuf,
     /// Where confirmations go.
     pub confirmations: Confirmations,
     /// Rung when the source is to look at once.
@@ -97,11 +100,12 @@ impl Plane {
             keys: parts.keys,
             confirmations: parts.confirmations,
             look_now: parts.look_now,
-            addresses: parts.addresses,
+            addresses_path: parts.addresses_path,
             configuration: Mutex::new(Configuration::default()),
             snapshot: Mutex::new(parts.snapshot),
             fanout: Fanout::default(),
             proxies: Mutex::new(BTreeMap::new()),
+            notices: Mutex::new(BTreeMap::new()),
             subscribers: AtomicU64::new(0),
         }
     }
@@ -151,8 +155,10 @@ impl Plane {
         }
         drop(snapshot);
         drop(configuration);
-        if let Some(state) = addresses {
-            self.addresses.keep(state);
+        if let Some(state) = addresses
+            && let Err(error) = state_file::write_json(&self.addresses_path, &state, Durability::Flushed)
+        {
+            tracing::error!(error = chain(&error), "given addresses could not be stored");
         }
         self.fanout.deliver(updates);
     }
@@ -191,7 +197,18 @@ impl Plane {
             analysis
         });
         problems.extend(analysis.iter().cloned());
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.extend(notices.values().cloned());
         problems
+    }
+
+    /// Lists a problem of something that is no object, until it is taken back.
+    pub fn set_notice(&self, code: &'static str, problem: Option<Problem>) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => drop(notices.insert(code, problem)),
+            None => drop(notices.remove(code)),
+        }
     }
 
     /// A new subscriber with its mailbox.

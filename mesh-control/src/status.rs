@@ -9,6 +9,7 @@ use mesh_api::admin::{
     CaStatus, CertificateStatus, ControlStatus, ObjectSummary, ProxyStatus, RegistryDump, SyncStatus,
     TriedChange,
 };
+use mesh_api::manifest::Object;
 use mesh_api::model::service::Resolution;
 use mesh_api::model::{
     AuthorizationPolicy, DestinationRule, Kind, MeshSettings, ObjectMeta, PeerAuthentication,
@@ -321,6 +322,26 @@ impl Collected {
         }
     }
 
+    /// The same with `object` as it would be, in the place of the one of its name.
+    #[must_use]
+    pub fn with(mut self, object: Object) -> Self {
+        match object {
+            Object::AuthorizationPolicy(object) => put(&mut self.authorization, object, |it| &it.meta),
+            Object::PeerAuthentication(object) => put(&mut self.peer, object, |it| &it.meta),
+            Object::RequestAuthentication(object) => put(&mut self.request, object, |it| &it.meta),
+            Object::DestinationRule(object) => put(&mut self.destination_rules, object, |it| &it.meta),
+            Object::VirtualService(object) => put(&mut self.virtual_services, object, |it| &it.meta),
+            Object::Service(object) => put(&mut self.services, object, |it| &it.meta),
+            Object::Workload(object) => put(&mut self.workloads, object, |it| &it.meta),
+            // Nothing is found by looking at these beside others.
+            Object::MeshConfig(_)
+            | Object::Telemetry(_)
+            | Object::ServiceAccount(_)
+            | Object::Namespace(_) => {}
+        }
+        self
+    }
+
     /// Findings over all objects together.
     #[must_use]
     pub fn analyze(self) -> Vec<Problem> {
@@ -338,6 +359,11 @@ impl Collected {
         problems.extend(self.contested);
         problems
     }
+}
+
+fn put<T>(all: &mut Vec<Arc<T>>, object: T, meta: impl Fn(&T) -> &ObjectMeta) {
+    all.retain(|other| meta(other).object != meta(&object).object);
+    all.push(Arc::new(object));
 }
 
 /// Names and addresses with more than one claimant, and services that got no address.

@@ -28,7 +28,6 @@ use tokio::net::unix::SocketAddr;
 
 use crate::issue::TokenRefusal;
 use crate::plane::Plane;
-use crate::readiness::Readiness;
 use crate::status::{self, ObjectFilter};
 
 /// Life of a join token whose request states none.
@@ -61,7 +60,7 @@ pub struct Admin {
 }
 
 /// The routes.
-pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
+pub fn routes(admin: Admin) -> Router {
     Router::new()
         .route("/status", get(control_status))
         .route("/problems", get(problems))
@@ -71,13 +70,13 @@ pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
         .route("/tokens", post(tokens))
         .route("/sources/confirm", post(confirm))
         .route("/logging", get(log_level).post(set_log_level))
-        .merge(super::metrics::routes(readiness))
+        .merge(super::metrics::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
 }
 
-const PATHS: &str = "GET /status, /problems, /objects, /registry, /ca, /logging, /metrics, /live, /ready; \
+const PATHS: &str = "GET /status, /problems, /objects, /registry, /ca, /logging, /metrics, /ready; \
                      POST /tokens, /sources/confirm?path=DIR, /logging?level=FILTER.";
 
 async fn unknown_path(uri: Uri) -> Failure {

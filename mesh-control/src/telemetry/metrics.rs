@@ -8,6 +8,8 @@ use mesh_api::wire::TypeUrl;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+pub mod webhook;
+
 /// Buckets of latencies, in seconds: a change is to reach its proxies within one.
 const LATENCY_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
@@ -29,6 +31,7 @@ pub fn install() -> Option<PrometheusHandle> {
 }
 
 fn describe() {
+    webhook::describe();
     describe_counter!("mesh_control_pushes_total", "Responses sent to proxies, by resource type.");
     describe_counter!("mesh_control_acks_total", "Responses that proxies acknowledged, by resource type.");
     describe_counter!("mesh_control_nacks_total", "Responses that proxies rejected, by resource type.");
@@ -71,12 +74,6 @@ fn describe() {
         "mesh_control_jwks_unknown_keys_total",
         "Reports of proxies that a token's key is not known, by what is done about it."
     );
-    describe_gauge!("mesh_control_leader", "1 on the replica that has the leader's duties, else 0.");
-}
-
-/// Whether this replica leads.
-pub fn leader(leads: bool) {
-    gauge!("mesh_control_leader").set(f64::from(u8::from(leads)));
 }
 
 /// A response was sent.

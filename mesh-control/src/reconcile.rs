@@ -1,0 +1,52 @@
+//! Duties in a cluster of which there must be one doer: the replica that leads.
+//!
+//! [`ca_bundle`] keeps the trust bundle in the webhook configurations. [`run`] starts the duties when
+//! leadership begins and drops them when it ends; a duty keeps nothing that the next leader would miss, and
+//! looks at everything when it starts. Dropping one between two requests leaves the cluster as the last
+//! request made it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::watch;
+
+use crate::plane::Plane;
+
+pub mod ca_bundle;
+
+/// What the duties need.
+#[derive(Clone)]
+pub struct Duties {
+    /// The API server.
+    pub client: Client,
+    /// The control plane.
+    pub plane: Arc<Plane>,
+}
+
+impl std::fmt::Debug for Duties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Duties").finish_non_exhaustive()
+    }
+}
+
+/// Does the duties while `leadership` says that this replica leads.
+pub async fn run(duties: Duties, mut leadership: watch::Receiver<bool>) -> Infallible {
+    loop {
+        if leadership.wait_for(|leads| *leads).await.is_err() {
+            // Nobody decides about leadership any more: the process ends.
+            std::future::pending::<()>().await;
+        }
+        tracing::info!("this replica has the duties of the leader");
+        let work = async {
+            let never: Infallible = ca_bundle::run(&duties.client, &duties.plane).await;
+            never
+        };
+        tokio::select! {
+            never = work => match never {},
+            _ = leadership.wait_for(|leads| !*leads) => {
+                tracing::info!("another replica has the duties of the leader");
+            }
+        }
+    }
+}
