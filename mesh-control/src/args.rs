@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use ipnet::{AddrParseError, IpNet, Ipv4Net, Ipv6Net};
 use mesh_daemon::duration;
 use mesh_daemon::logging::LogFormat;
+use mesh_kube::name;
 
 use crate::jwks::guard::{self, Destination};
 
@@ -31,15 +32,56 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// Folder of YAML to watch; may be given several times (in the environment: separated by commas).
-    #[arg(long, env = "MESH_CONTROL_CONFIG_DIR", value_name = "DIR", required = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MESH_CONTROL_CONFIG_DIR",
+        value_name = "DIR",
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes",
+        value_delimiter = ','
+    )]
     pub config_dir: Vec<PathBuf>,
+    /// Objects come from the API server of a cluster: the one that this process runs in, else that of
+    /// KUBECONFIG.
+    #[arg(long, env = "MESH_CONTROL_KUBERNETES")]
+    pub kubernetes: bool,
+    /// Revision of this installation.
+    #[arg(
+        long,
+        env = "MESH_CONTROL_REVISION",
+        value_name = "NAME",
+        default_value = name::DEFAULT_REVISION,
+        requires = "kubernetes"
+    )]
+    pub revision: String,
+    /// Namespace of the control plane and of its settings, Secret and Lease.
+    #[arg(
+        long,
+        env = "MESH_CONTROL_CONFIG_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = name::SYSTEM_NAMESPACE,
+        requires = "kubernetes"
+    )]
+    pub config_namespace: String,
+    /// Name of this replica; the name of its pod. Default: the name of the machine.
+    #[arg(long, env = "POD_NAME", value_name = "NAME", hide_env_values = true)]
+    pub pod_name: Option<String>,
+    /// Where the API server reaches the webhooks (HTTPS).
+    #[arg(
+        long,
+        env = "MESH_CONTROL_WEBHOOK_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "[::]:15017",
+        requires = "kubernetes"
+    )]
+    pub webhook_listen: SocketAddr,
     /// Folder for the authority's keys and everything else that outlives a restart.
     #[arg(long, env = "MESH_CONTROL_STATE_DIR", value_name = "DIR")]
     pub state_dir: PathBuf,
     /// Where proxies connect (TLS).
     #[arg(long, env = "MESH_CONTROL_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
-    /// Where `/metrics` and `/ready` are served (plain HTTP).
+    /// Where `/metrics`, `/live` and `/ready` are served (plain HTTP).
     #[arg(
         long,
         env = "MESH_CONTROL_METRICS_LISTEN",
@@ -48,8 +90,17 @@ pub struct RunArgs {
     )]
     pub metrics_listen: SocketAddr,
     /// Socket for operators of this machine.
-    #[arg(long, env = "MESH_CONTROL_ADMIN_SOCKET", value_name = "PATH")]
-    pub admin_socket: PathBuf,
+    #[arg(
+        long,
+        env = "MESH_CONTROL_ADMIN_SOCKET",
+        value_name = "PATH",
+        required_unless_present = "admin_listen"
+    )]
+    pub admin_socket: Option<PathBuf>,
+    /// Where operators are served over TCP (plain HTTP, the same answers as at the socket); on loopback only,
+    /// for everybody there may ask for any identity. In a pod it is reached by port-forward.
+    #[arg(long, env = "MESH_CONTROL_ADMIN_LISTEN", value_name = "ADDR:PORT")]
+    pub admin_listen: Option<SocketAddr>,
     /// Life of workload certificates, for instance 24h, 90s or 30d.
     #[arg(long, env = "MESH_CONTROL_WORKLOAD_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration::lifetime)]
     pub workload_ttl: Duration,

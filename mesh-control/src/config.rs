@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use mesh_api::name::{NameError, Namespace};
+use mesh_kube::name;
 
 use crate::args::RunArgs;
 use crate::jwks::KeySettings;
@@ -47,6 +49,24 @@ pub enum ConfigError {
         /// The range.
         range: String,
     },
+    /// Operators would be served to others than this machine's.
+    #[error(
+        "--admin-listen {address} is not a loopback address; whoever reaches it may ask for any identity"
+    )]
+    AdminListen {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A name of a cluster's object is not one.
+    #[error("--{flag} {found:?} is not a valid name")]
+    Name {
+        /// The flag.
+        flag: &'static str,
+        /// Found.
+        found: String,
+        /// Why.
+        source: NameError,
+    },
     /// The same folder twice.
     #[error("--config-dir {} is given twice", path.display())]
     Twice {
@@ -58,11 +78,44 @@ pub enum ConfigError {
 /// Shortest life of workload certificates.
 pub const WORKLOAD_TTL_MIN: Duration = Duration::from_secs(5);
 
+/// Where the objects of the mesh come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Folders of YAML, in order of precedence.
+    Folders(Vec<PathBuf>),
+    /// A cluster.
+    Kubernetes(ClusterConfig),
+}
+
+/// Settings of a control plane of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Revision of this installation.
+    pub revision: String,
+    /// Namespace of the control plane.
+    pub namespace: Namespace,
+    /// Name of this replica.
+    pub replica: String,
+    /// Where the webhooks are served.
+    pub webhook_listen: SocketAddr,
+}
+
+impl ClusterConfig {
+    /// The name of this revision's object, for one that each revision has: `mini-mesh`, or `mini-mesh-canary`.
+    #[must_use]
+    pub fn of_revision(&self, base: &str) -> String {
+        match self.revision.as_str() {
+            name::DEFAULT_REVISION => base.to_owned(),
+            revision => format!("{base}-{revision}"),
+        }
+    }
+}
+
 /// Settings of the process.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Folders to watch, in order of precedence.
-    pub config_dirs: Vec<PathBuf>,
+    /// Where objects come from.
+    pub origin: Origin,
     /// Folder of state.
     pub state_dir: PathBuf,
     /// Where proxies connect.
@@ -70,7 +123,9 @@ pub struct Config {
     /// Where metrics are served.
     pub metrics_listen: SocketAddr,
     /// Socket for operators.
-    pub admin_socket: PathBuf,
+    pub admin_socket: Option<PathBuf>,
+    /// Where operators are served over TCP; a loopback address.
+    pub admin_listen: Option<SocketAddr>,
     /// Life of workload certificates.
     pub workload_ttl: Duration,
     /// Life of intermediates.
@@ -121,17 +176,17 @@ impl Config {
         if args.jwks_refresh_interval < REFRESH_MIN {
             return Err(ConfigError::Refresh { found: args.jwks_refresh_interval });
         }
-        for (position, path) in args.config_dir.iter().enumerate() {
-            if args.config_dir[..position].contains(path) {
-                return Err(ConfigError::Twice { path: path.clone() });
-            }
+        if let Some(address) = args.admin_listen.filter(|address| !address.ip().to_canonical().is_loopback())
+        {
+            return Err(ConfigError::AdminListen { address });
         }
         Ok(Self {
-            config_dirs: args.config_dir.clone(),
+            origin: origin(args)?,
             state_dir: args.state_dir.clone(),
             listen: args.listen,
             metrics_listen: args.metrics_listen,
             admin_socket: args.admin_socket.clone(),
+            admin_listen: args.admin_listen,
             workload_ttl: args.workload_ttl,
             intermediate_ttl: args.intermediate_ttl,
             root_ttl: args.root_ttl,
@@ -149,6 +204,38 @@ impl Config {
             },
         })
     }
+}
+
+fn origin(args: &RunArgs) -> Result<Origin, ConfigError> {
+    if !args.kubernetes {
+        for (position, path) in args.config_dir.iter().enumerate() {
+            if args.config_dir[..position].contains(path) {
+                return Err(ConfigError::Twice { path: path.clone() });
+            }
+        }
+        return Ok(Origin::Folders(args.config_dir.clone()));
+    }
+    let invalid = |flag, found: &str| {
+        let found = found.to_owned();
+        move |source| ConfigError::Name { flag, found, source }
+    };
+    let namespace = Namespace::parse(&args.config_namespace)
+        .map_err(invalid("config-namespace", &args.config_namespace))?;
+    // A revision is part of names and the value of a label, which a namespace's name fits too.
+    Namespace::parse(&args.revision).map_err(invalid("revision", &args.revision))?;
+    let machine = || machine_name().unwrap_or_else(|| name::CONTROL.to_owned());
+    Ok(Origin::Kubernetes(ClusterConfig {
+        revision: args.revision.clone(),
+        namespace,
+        replica: args.pod_name.clone().filter(|pod| !pod.is_empty()).unwrap_or_else(machine),
+        webhook_listen: args.webhook_listen,
+    }))
+}
+
+/// Name of the machine, as the kernel has it.
+fn machine_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(text.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -189,6 +276,34 @@ mod tests {
         assert_eq!(keys.intervals.refresh, Duration::from_secs(300));
         assert_eq!(config(&[]).expect("valid").keys.intervals.refresh, Duration::from_secs(1_200));
         assert!(matches!(config(&["--jwks-refresh-interval", "30s"]), Err(ConfigError::Refresh { .. })));
+    }
+
+    #[test]
+    fn operators_are_served_on_loopback_only() {
+        for fine in ["127.0.0.1:15016", "[::1]:15016", "127.0.0.2:0"] {
+            assert!(config(&["--admin-listen", fine]).is_ok(), "{fine}");
+        }
+        for open in ["0.0.0.0:15016", "[::]:15016", "10.0.0.1:15016", "[::ffff:10.0.0.1]:15016"] {
+            let refused = config(&["--admin-listen", open]);
+            assert!(matches!(refused, Err(ConfigError::AdminListen { .. })), "{open}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_or_folders_are_the_origin_and_never_both() {
+        let parse = |flags: &[&str]| {
+            let base = ["mesh-control", "run", "--state-dir", "s", "--admin-listen", "127.0.0.1:0"];
+            crate::args::Args::try_parse_from(base.iter().chain(flags))
+        };
+        let crate::args::Command::Run(run) =
+            parse(&["--kubernetes", "--revision", "canary", "--pod-name", "p"]).expect("parses").command;
+        let Origin::Kubernetes(cluster) = Config::new(&run).expect("valid").origin else { panic!("folders") };
+        assert_eq!(cluster.of_revision("mini-mesh"), "mini-mesh-canary");
+        assert_eq!((cluster.namespace.as_str(), cluster.replica.as_str()), ("istio-system", "p"));
+        assert!(parse(&[]).is_err() && parse(&["--kubernetes", "--config-dir", "c"]).is_err());
+        let crate::args::Command::Run(run) =
+            parse(&["--kubernetes", "--revision", "No_Name"]).expect("parses").command;
+        assert!(matches!(Config::new(&run), Err(ConfigError::Name { flag: "revision", .. })));
     }
 
     #[test]

@@ -208,7 +208,7 @@ pub(crate) fn plane() -> Arc<crate::plane::Plane> {
         .expect("an authority");
     let bundle = authority.trust_bundle();
     let tokens = folder.path().join("tokens.json");
-    let issue = crate::issue::IssueService::new(authority, directory, tokens).expect("a service");
+    let issue = crate::issue::IssueService::new(authority, Some(directory), tokens).expect("a service");
     let (keys, _) =
         crate::jwks::open(crate::jwks::KeySettings::default(), &folder.path().join("jwks")).expect("keys");
     let (confirmations, _) = tokio::sync::mpsc::channel(1);
@@ -218,7 +218,7 @@ pub(crate) fn plane() -> Arc<crate::plane::Plane> {
         identity: IdentitySource::new(bundle.clone(), vec![domain]),
         keys,
         snapshot: crate::snapshot::Snapshot::new(registry(), bundle.to_model()),
-        addresses_path: folder.path().join("addresses.json"),
+        addresses: crate::address_store::AddressStore::File(folder.path().join("addresses.json")),
         confirmations,
         look_now: Arc::new(tokio::sync::Notify::new()),
     }))

@@ -124,7 +124,7 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub struct IssueService {
     authority: Authority,
-    directory: StateDirectory,
+    directory: Option<StateDirectory>,
     attestor: Mutex<LocalAttestor>,
     tokens_path: PathBuf,
     by_identity: Mutex<RateLimiter<SpiffeId>>,
@@ -140,7 +140,7 @@ impl IssueService {
     /// When the kept tokens cannot be read: without them a used token would be good again.
     pub fn new(
         authority: Authority,
-        directory: StateDirectory,
+        directory: Option<StateDirectory>,
         tokens_path: PathBuf,
     ) -> Result<Self, StateFileError> {
         let state: JoinTokensState = state_file::read_json(&tokens_path)?.unwrap_or_default();
@@ -254,8 +254,10 @@ impl IssueService {
     /// When a new intermediate is due and cannot be made or stored.
     pub fn maintain(&self, now: SystemTime) -> Result<Vec<Event>, UpkeepError> {
         let events = self.authority.maintain(now).map_err(UpkeepError::Maintain)?;
-        if events.iter().any(|event| matches!(event, Event::IntermediateRotated { .. })) {
-            self.directory.persist(&self.authority).map_err(UpkeepError::Persist)?;
+        if let Some(directory) = &self.directory
+            && events.iter().any(|event| matches!(event, Event::IntermediateRotated { .. }))
+        {
+            directory.persist(&self.authority).map_err(UpkeepError::Persist)?;
         }
         Ok(events)
     }

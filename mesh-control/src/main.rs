@@ -41,11 +41,18 @@ fn run(args: &RunArgs, log: LogControl) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
-        let running = app::start(config, Some(log)).await.context("mesh-control does not start")?;
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        }
+        let mut told = std::pin::pin!(async {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+                _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            }
+        });
+        // A start may wait long, for an API server for instance, and is given up without any farewell.
+        let running = tokio::select! {
+            running = app::start(config, Some(log)) => running.context("mesh-control does not start")?,
+            () = &mut told => return Ok(()),
+        };
+        told.await;
         running.stop().await;
         Ok(())
     })

@@ -10,7 +10,6 @@ fn document(entry: impl Into<Entry>, file: &str) -> InForce {
         origin: Origin { file: file.into(), line: 1 },
         text: "".into(),
         is_held: false,
-        generation: 0,
     }
 }
 
@@ -22,7 +21,6 @@ fn settings(name: &str, trust_domain: &str) -> InForce {
         origin: Origin::default(),
         text: "".into(),
         is_held: false,
-        generation: 0,
     }
 }
 

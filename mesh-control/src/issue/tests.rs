@@ -26,7 +26,7 @@ impl Bench {
         let settings = CaSettings::new(TrustDomain::parse("cluster.local").expect("valid"));
         let (authority, _) = directory.load_or_create(settings, SystemTime::now()).expect("an authority");
         let tokens = self.state.path().join("join-tokens.json");
-        self.service = Some(IssueService::new(authority, directory, tokens).expect("a service"));
+        self.service = Some(IssueService::new(authority, Some(directory), tokens).expect("a service"));
     }
 
     fn service(&self) -> &IssueService {
@@ -132,7 +132,10 @@ fn damaged_tokens_keep_the_service_from_starting() {
     let directory = StateDirectory::open(&bench.state.path().join("ca")).expect("opened");
     let settings = CaSettings::new(TrustDomain::parse("cluster.local").expect("valid"));
     let (authority, _) = directory.load_or_create(settings, SystemTime::now()).expect("an authority");
-    assert!(matches!(IssueService::new(authority, directory, tokens), Err(StateFileError::Damaged { .. })));
+    assert!(matches!(
+        IssueService::new(authority, Some(directory), tokens),
+        Err(StateFileError::Damaged { .. })
+    ));
 }
 
 #[test]

@@ -28,6 +28,7 @@ use tokio::net::unix::SocketAddr;
 
 use crate::issue::TokenRefusal;
 use crate::plane::Plane;
+use crate::readiness::Readiness;
 use crate::status::{self, ObjectFilter};
 
 /// Life of a join token whose request states none.
@@ -60,7 +61,7 @@ pub struct Admin {
 }
 
 /// The routes.
-pub fn routes(admin: Admin) -> Router {
+pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
     Router::new()
         .route("/status", get(control_status))
         .route("/problems", get(problems))
@@ -70,13 +71,13 @@ pub fn routes(admin: Admin) -> Router {
         .route("/tokens", post(tokens))
         .route("/sources/confirm", post(confirm))
         .route("/logging", get(log_level).post(set_log_level))
-        .merge(super::metrics::routes())
+        .merge(super::metrics::routes(readiness))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
 }
 
-const PATHS: &str = "GET /status, /problems, /objects, /registry, /ca, /logging, /metrics, /ready; \
+const PATHS: &str = "GET /status, /problems, /objects, /registry, /ca, /logging, /metrics, /live, /ready; \
                      POST /tokens, /sources/confirm?path=DIR, /logging?level=FILTER.";
 
 async fn unknown_path(uri: Uri) -> Failure {

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answer::{self, StreamRefusal};
+use super::farewell::Farewell;
 use super::identity::caller;
 use crate::plane::Plane;
 use crate::push::fanout::Mailbox;
@@ -47,13 +48,20 @@ pub struct Discovery {
     plane: Arc<Plane>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    farewell: Farewell,
 }
 
 impl Discovery {
     /// A service of `plane`. Streams are tasks of `tasks` and end with `shutdown`.
     #[must_use]
     pub fn new(plane: Arc<Plane>, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self { plane, tasks, shutdown }
+        Self { plane, tasks, shutdown, farewell: Farewell::default() }
+    }
+
+    /// Ends each stream when `farewell` says so, with a status that sends its proxy elsewhere.
+    #[must_use]
+    pub fn with_farewell(self, farewell: Farewell) -> Self {
+        Self { farewell, ..self }
     }
 }
 
@@ -84,11 +92,16 @@ impl AggregatedDiscoveryService for Discovery {
             requests: request.into_inner(),
             responses,
         };
-        let shutdown = self.shutdown.clone();
+        let (shutdown, farewell) = (self.shutdown.clone(), self.farewell.clone());
+        let ending = stream.responses.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stream.serve() => {}
                 () = shutdown.cancelled() => {}
+                () = farewell.turn() => {
+                    // A stream whose queue is full is not read; it ends without a word.
+                    drop(ending.try_send(Err(Status::unavailable("this replica ends; connect anew"))));
+                }
             }
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))
@@ -400,7 +413,7 @@ pub(super) fn access(plane: &Plane, peer: &Peer, node: &WorkloadKey) -> Result<A
         return Err(foreign(format!("the certificate is not of trust domain {trust_domain}")));
     }
     let Some(workload) = snapshot.registry().workload(node) else {
-        return Ok(Access::Waiting(format!("no WorkloadEntry {node} is known")));
+        return Ok(Access::Waiting(format!("no workload {node} is known")));
     };
     let account = workload.service_account.as_str();
     if peer.id.service_account() == Some(account) {

@@ -215,7 +215,6 @@ impl Folder {
             objects: self.files.values().map(|known| known.state.in_force.len()).sum(),
             held,
             suspended,
-            missing: None,
         }
     }
 }

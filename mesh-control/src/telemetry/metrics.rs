@@ -74,6 +74,12 @@ fn describe() {
         "mesh_control_jwks_unknown_keys_total",
         "Reports of proxies that a token's key is not known, by what is done about it."
     );
+    describe_gauge!("mesh_control_leader", "1 on the replica that has the leader's duties, else 0.");
+}
+
+/// Whether this replica leads.
+pub fn leader(leads: bool) {
+    gauge!("mesh_control_leader").set(f64::from(u8::from(leads)));
 }
 
 /// A response was sent.

@@ -15,7 +15,7 @@ use mesh_api::wire::identity::issue_request::Attestation;
 use mesh_api::wire::identity::{CurrentSvid, IssueRequest};
 use mesh_api::wire::{MESSAGE_BYTES_MAX, TypeUrl};
 use mesh_control::app::{self, Running};
-use mesh_control::config::Config;
+use mesh_control::config::{Config, Origin};
 use mesh_control::jwks::KeySettings;
 use mesh_identity::bundle::TrustBundle;
 use mesh_identity::key::WorkloadKey;
@@ -126,11 +126,12 @@ impl Mesh {
     pub(crate) async fn restart(&mut self) {
         self.halt().await;
         let config = Config {
-            config_dirs: vec![self.config_dir()],
+            origin: Origin::Folders(vec![self.config_dir()]),
             state_dir: self.folder.path().join("state"),
             listen: "127.0.0.1:0".parse().expect("valid"),
             metrics_listen: "127.0.0.1:0".parse().expect("valid"),
-            admin_socket: self.admin_socket(),
+            admin_socket: Some(self.admin_socket()),
+            admin_listen: Some("127.0.0.1:0".parse().expect("valid")),
             workload_ttl: Duration::from_secs(3600),
             intermediate_ttl: Duration::from_secs(30 * 86_400),
             root_ttl: Duration::from_secs(3650 * 86_400),

@@ -1,1 +1,0 @@
-//! The source over API servers that are made up.
