@@ -247,10 +247,10 @@ pub struct ControlStatus {
     pub objects: BTreeMap<String, usize>,
 }
 
-/// One watched folder.
+/// One watched folder, or one kind of objects that is watched in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// The folder.
+    /// The folder, or `cluster: ` and the kind.
     pub path: String,
     /// Files read.
     pub files: usize,
@@ -258,8 +258,12 @@ pub struct SourceStatus {
     pub objects: usize,
     /// Objects whose last good version is kept although the file now holds something else.
     pub held: Vec<ObjectRef>,
-    /// Set when the folder vanished or emptied at once and what it held is kept.
+    /// Set when the folder vanished or emptied at once and what it held is kept; for a watch of a cluster, while the
+    /// API server cannot be asked.
     pub suspended: Option<String>,
+    /// For a watch of a cluster: why there is nothing to watch (a kind that the API server does not know).
+    #[serde(default)]
+    pub missing: Option<String>,
 }
 
 /// One source of keys that policies use.

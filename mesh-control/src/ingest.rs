@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_api::model::{MeshSettings, ObjectRef};
+use mesh_api::model::{Kind, MeshSettings, ObjectRef};
 use mesh_api::name::TrustDomain;
 use mesh_api::problem::{Problem, Severity};
 
@@ -24,6 +24,52 @@ pub struct Objects {
     pub settings: Arc<MeshSettings>,
     /// What is wrong.
     pub problems: Vec<Problem>,
+}
+
+/// What became of events that were taken in.
+#[derive(Debug, Default)]
+pub struct Advance {
+    /// What is different for the registry.
+    pub changes: Vec<Change>,
+    /// The settings, when they may be others now.
+    pub settings: Option<Arc<MeshSettings>>,
+}
+
+/// Takes in what happened at a source that has one version of each object. Costs what happened, whatever the
+/// number of objects; only settings of the mesh are looked at anew together.
+#[must_use]
+pub fn advance(
+    objects: &mut Objects,
+    set: Vec<InForce>,
+    removed: Vec<ObjectRef>,
+    trust_domain: Option<&TrustDomain>,
+) -> Advance {
+    let mut advance = Advance::default();
+    let mut is_unsettled = objects.documents.is_empty();
+    for object in removed {
+        is_unsettled |= object.kind == Kind::MeshConfig;
+        let former = objects.documents.remove(&object);
+        if former.as_ref().and_then(entry).is_some() {
+            advance.changes.push(Change::Remove(object));
+        }
+    }
+    for document in set {
+        is_unsettled |= document.object.kind == Kind::MeshConfig;
+        let former = objects.documents.get(&document.object).and_then(entry);
+        match (former, entry(&document)) {
+            (Some(before), Some(after)) if is_same(before, after) => {}
+            (_, Some(after)) => advance.changes.push(Change::Set(after.clone())),
+            (Some(_), None) => advance.changes.push(Change::Remove(document.object.clone())),
+            (None, None) => {}
+        }
+        objects.documents.insert(document.object.clone(), document);
+    }
+    if is_unsettled {
+        objects.problems.clear();
+        settle_settings(objects, trust_domain);
+        advance.settings = Some(Arc::clone(&objects.settings));
+    }
+    advance
 }
 
 /// Takes documents in. `trust_domain` is the authority's, once there is one.
@@ -56,7 +102,7 @@ fn settle_settings(objects: &mut Objects, trust_domain: Option<&TrustDomain>) {
         .values()
         .filter_map(|document| match &document.payload {
             Payload::Settings(settings) => Some((document, settings)),
-            Payload::Entry(_) | Payload::Noted => None,
+            Payload::Entry(_) | Payload::Noted(_) => None,
         })
         .collect();
     candidates.sort_by_key(|(document, _)| (document.object.name.clone(), document.object.namespace.clone()));
@@ -106,7 +152,7 @@ pub fn changes(former: &Objects, next: &Objects) -> Vec<Change> {
 fn entry(document: &InForce) -> Option<&Entry> {
     match &document.payload {
         Payload::Entry(entry) => Some(entry),
-        Payload::Settings(_) | Payload::Noted => None,
+        Payload::Settings(_) | Payload::Noted(_) => None,
     }
 }
 

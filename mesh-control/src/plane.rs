@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_api::admin::SourceStatus;
-use mesh_api::model::{KeySet, ObjectRef};
+use mesh_api::model::{KeySet, Kind, MeshSettings, ObjectMeta, ObjectRef};
+use mesh_api::name::{Namespace, ObjectName};
 use mesh_api::problem::{Problem, Severity};
 use mesh_identity::tls::IdentitySource;
 use tokio::sync::{Notify, mpsc};
@@ -19,19 +20,20 @@ use crate::ingest::{self, Objects};
 use crate::issue::IssueService;
 use crate::jwks::Keys;
 use crate::push::fanout::{Fanout, Mailbox};
+use crate::registry::Change;
 use crate::snapshot::{Snapshot, SubscriberId};
-use crate::source::View;
+use crate::source::{Events, InForce, Payload, View};
 use crate::status::{Collected, ProxyRecord};
 use crate::telemetry::metrics;
 
-/// What stands in the folders and what became of it.
+/// What the source holds and what became of it.
 #[derive(Debug, Default)]
 pub struct Configuration {
     /// Objects in force.
     pub objects: Objects,
     /// Problems of files and documents.
     pub read_problems: Vec<Problem>,
-    /// Folders.
+    /// Folders, or watches of a cluster.
     pub folders: Vec<SourceStatus>,
     /// Findings over all objects together, by the revision that they are of.
     analysis: Option<(u64, Arc<Vec<Problem>>)>,
@@ -132,18 +134,54 @@ impl Plane {
         let mut configuration = self.configuration();
         let changes = ingest::changes(&configuration.objects, &objects);
         let settings = objects.settings.as_ref().clone();
-        report(&configuration, &view, &objects.problems);
+        report(&configuration, &view.problems, &objects.problems);
+        report_folders(&configuration, &view.folders);
         configuration.objects = objects;
         configuration.read_problems = view.problems;
         configuration.folders = view.folders;
+        self.commit(configuration, Some(settings), changes);
+    }
+
+    /// Takes in what happened in a cluster, and tells the proxies that it concerns. Costs what happened. Blocks on
+    /// the disk when addresses were given.
+    pub fn take_events(&self, events: Events) {
+        let trust_domain = self.issue.authority().settings().trust_domain.clone();
+        let mut configuration = self.configuration();
+        let former = configuration.objects.problems.clone();
+        let taken =
+            ingest::advance(&mut configuration.objects, events.set, events.removed, Some(&trust_domain));
+        let found = std::mem::replace(&mut configuration.objects.problems, former);
+        match events.problems {
+            Some(problems) => {
+                report(&configuration, &problems, &found);
+                configuration.read_problems = problems;
+            }
+            None => report(&configuration, &[], &found),
+        }
+        configuration.objects.problems = found;
+        configuration.folders = events.sources;
+        let settings = taken.settings.map(|settings| settings.as_ref().clone());
+        self.commit(configuration, settings, taken.changes);
+    }
+
+    fn commit(
+        &self,
+        mut configuration: MutexGuard<'_, Configuration>,
+        settings: Option<MeshSettings>,
+        changes: Vec<Change>,
+    ) {
         configuration.generation += 1;
         measure(&configuration);
         let mut snapshot = self.snapshot();
         let number = changes.len();
-        let updates = snapshot.apply(Some(settings), changes);
+        // Settings may say which namespace is the root, and a first look finds whatever there is.
+        let concerns_keys = settings.is_some() || changes.iter().any(Change::is_of_keys);
+        let updates = snapshot.apply(settings, changes);
         metrics::revision(snapshot.revision());
         let addresses = snapshot.registry_mut().take_changed_addresses();
-        self.keys.follow(snapshot.registry().request_authentications());
+        if concerns_keys {
+            self.keys.follow(snapshot.registry().request_authentications());
+        }
         if number > 0 {
             tracing::info!(
                 changes = number,
@@ -158,6 +196,31 @@ impl Plane {
             self.addresses.keep(state);
         }
         self.fanout.deliver(updates);
+    }
+
+    /// Labels and annotations of a namespace, if it is known.
+    #[must_use]
+    pub fn namespace(&self, name: &Namespace) -> Option<Arc<ObjectMeta>> {
+        let object = ObjectRef {
+            kind: Kind::Namespace,
+            namespace: name.clone(),
+            name: ObjectName::parse(name.as_str()).ok()?,
+        };
+        match &self.configuration().objects.documents.get(&object)?.payload {
+            Payload::Noted(meta) => Some(Arc::clone(meta)),
+            Payload::Entry(_) | Payload::Settings(_) => None,
+        }
+    }
+
+    /// Every namespace that is known.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<Arc<ObjectMeta>> {
+        let configuration = self.configuration();
+        let noted = |document: &InForce| match &document.payload {
+            Payload::Noted(meta) if meta.object.kind == Kind::Namespace => Some(Arc::clone(meta)),
+            Payload::Noted(_) | Payload::Entry(_) | Payload::Settings(_) => None,
+        };
+        configuration.objects.documents.values().filter_map(noted).collect()
     }
 
     /// Tells proxies that the trust bundle is another.
@@ -228,14 +291,23 @@ impl Plane {
     }
 }
 
-/// Writes what is newly wrong, and what is newly held, to the log.
-fn report(former: &Configuration, view: &View, found: &[Problem]) {
+/// Writes what is newly wrong to the log.
+fn report(former: &Configuration, read: &[Problem], found: &[Problem]) {
+    if read.is_empty() && found.is_empty() {
+        return;
+    }
     // Keyed, because thousands of documents may each have a problem.
     let key = |problem: &Problem| {
-        (problem.origin.clone(), problem.field.clone(), problem.code.clone(), problem.message.clone())
+        (
+            problem.object.clone(),
+            problem.origin.clone(),
+            problem.field.clone(),
+            problem.code.clone(),
+            problem.message.clone(),
+        )
     };
     let known: HashSet<_> = former.read_problems.iter().chain(&former.objects.problems).map(key).collect();
-    for problem in view.problems.iter().chain(found).filter(|problem| !known.contains(&key(problem))) {
+    for problem in read.iter().chain(found).filter(|problem| !known.contains(&key(problem))) {
         let object = problem.object.as_ref().map(ToString::to_string).unwrap_or_default();
         let (file, line, field) = (&*problem.origin.file, problem.origin.line, problem.field.as_str());
         let (code, hint) = (problem.code.as_str(), problem.hint.as_str());
@@ -249,7 +321,10 @@ fn report(former: &Configuration, view: &View, found: &[Problem]) {
             Severity::Info => tracing::info!(file, line, field, object, code, "{}", problem.message),
         }
     }
-    for folder in &view.folders {
+}
+
+fn report_folders(former: &Configuration, folders: &[SourceStatus]) {
+    for folder in folders {
         let before = former.folders.iter().find(|before| before.path == folder.path);
         let held_before: &[ObjectRef] = before.map(|before| before.held.as_slice()).unwrap_or_default();
         for object in folder.held.iter().filter(|object| !held_before.contains(object)) {
@@ -268,8 +343,7 @@ fn report(former: &Configuration, view: &View, found: &[Problem]) {
 }
 
 fn measure(configuration: &Configuration) {
-    let mut counts: BTreeMap<&'static str, usize> =
-        mesh_api::model::Kind::ALL.iter().map(|kind| (kind.as_str(), 0)).collect();
+    let mut counts: BTreeMap<&'static str, usize> = Kind::ALL.iter().map(|kind| (kind.as_str(), 0)).collect();
     for object in configuration.objects.documents.keys() {
         *counts.entry(object.kind.as_str()).or_default() += 1;
     }

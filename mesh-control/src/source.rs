@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_api::admin::SourceStatus;
+use mesh_api::model::ObjectRef;
 use mesh_api::problem::Problem;
 
 pub mod document;
 pub mod file;
 pub mod folder;
+pub mod kubernetes;
 pub mod last_good;
 pub mod scan;
 pub mod watch;
@@ -36,6 +38,19 @@ pub struct View {
     pub problems: Vec<Problem>,
     /// State of each folder.
     pub folders: Vec<SourceStatus>,
+}
+
+/// What happened at a source that has one version of each object (a cluster), since the last time.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    /// Objects that are new or different.
+    pub set: Vec<InForce>,
+    /// Objects that are gone. None of them is also set.
+    pub removed: Vec<ObjectRef>,
+    /// What is wrong with all objects, if that is something else than before.
+    pub problems: Option<Vec<Problem>>,
+    /// State of each watch.
+    pub sources: Vec<SourceStatus>,
 }
 
 #[derive(Debug)]

@@ -176,11 +176,11 @@ pub fn objects(plane: &Plane, filter: &ObjectFilter) -> Vec<ObjectSummary> {
                 .collect(),
             enforced: match &document.payload {
                 Payload::Entry(entry) => enforced(plane, entry),
-                Payload::Settings(_) | Payload::Noted => None,
+                Payload::Settings(_) | Payload::Noted(_) => None,
             },
             tried: match &document.payload {
                 Payload::Entry(entry) => tried(entry.meta()),
-                Payload::Settings(_) | Payload::Noted => None,
+                Payload::Settings(_) | Payload::Noted(_) => None,
             },
         })
         .collect()

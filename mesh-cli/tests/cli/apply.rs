@@ -232,6 +232,7 @@ fn emptying_the_folder_on_purpose_is_confirmed() {
                     objects: held.len(),
                     held,
                     suspended,
+                    missing: None,
                 }];
                 (200, json(&status))
             }

@@ -220,6 +220,7 @@ pub(crate) fn control_status(folder: &str, proxies: Vec<ProxyStatus>) -> Control
             objects: 4,
             held: Vec::new(),
             suspended: None,
+            missing: None,
         }],
         proxies,
         key_sources: Vec::new(),
@@ -264,6 +265,7 @@ pub(crate) fn held_source(folder: &str) -> SourceStatus {
             name: ObjectName::parse("no-admin").expect("a name"),
         }],
         suspended: Some("all of its objects disappeared at once".to_owned()),
+        missing: None,
     }
 }
 

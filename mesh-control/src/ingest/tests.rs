@@ -10,6 +10,7 @@ fn document(entry: impl Into<Entry>, file: &str) -> InForce {
         origin: Origin { file: file.into(), line: 1 },
         text: "".into(),
         is_held: false,
+        generation: 0,
     }
 }
 
@@ -21,6 +22,7 @@ fn settings(name: &str, trust_domain: &str) -> InForce {
         origin: Origin::default(),
         text: "".into(),
         is_held: false,
+        generation: 0,
     }
 }
 

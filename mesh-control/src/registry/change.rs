@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_api::model::ObjectRef;
+use mesh_api::model::{Kind, ObjectRef};
 use mesh_api::name::{Host, Namespace};
 
 use super::{Entry, WorkloadKey};
@@ -14,6 +14,17 @@ pub enum Change {
     Set(Entry),
     /// The object is gone.
     Remove(ObjectRef),
+}
+
+impl Change {
+    /// Whether it may concern the keys of token issuers.
+    #[must_use]
+    pub fn is_of_keys(&self) -> bool {
+        match self {
+            Self::Set(entry) => entry.meta().object.kind == Kind::RequestAuthentication,
+            Self::Remove(object) => object.kind == Kind::RequestAuthentication,
+        }
+    }
 }
 
 /// A fact of the mesh that a resource may have been made from. A change says which facts it touched; a

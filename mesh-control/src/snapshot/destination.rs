@@ -11,8 +11,8 @@ use std::sync::Arc;
 use mesh_api::model::service::{Resolution, ServicePort};
 use mesh_api::model::traffic::{ClientTlsMode, Subset, TrafficPolicy};
 use mesh_api::model::{
-    Availability, Destination, DestinationRule, Endpoint, MtlsMode, ObjectRef, PeerTls, Protocol, RouteSet,
-    Service, Workload,
+    Availability, Destination, DestinationRule, Endpoint, Kind, MtlsMode, ObjectRef, PeerTls, Protocol,
+    RouteSet, Service, Workload,
 };
 use mesh_api::name::{Host, Namespace, SpiffeId};
 
@@ -225,8 +225,12 @@ pub(super) fn is_published(service: &Service, workload: &Workload) -> bool {
 /// The target port of a service port at one workload: the workload's own mapping of the port's name goes
 /// before the service's number.
 pub(super) fn target_port(port: &ServicePort, workload: &Workload) -> u16 {
-    let name = port.target_port_name.as_deref().unwrap_or(&port.name);
-    workload.ports.get(name).copied().unwrap_or(port.target_port)
+    let name = match workload.meta.object.kind == Kind::Pod {
+        // A pod's ports have names of their own, which a service refers to by `targetPort` alone.
+        true => port.target_port_name.as_deref(),
+        false => Some(port.target_port_name.as_deref().unwrap_or(&port.name)),
+    };
+    name.and_then(|name| workload.ports.get(name)).copied().unwrap_or(port.target_port)
 }
 
 fn identity_of(registry: &Registry, workload: &Workload) -> SpiffeId {

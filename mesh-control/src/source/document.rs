@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mesh_api::manifest::{self, LowerContext, Object};
-use mesh_api::model::{MeshSettings, ObjectRef, Origin};
+use mesh_api::model::{MeshSettings, ObjectMeta, ObjectRef, Origin};
 use mesh_api::problem::{Problem, Severity};
 
 use crate::registry::Entry;
@@ -18,8 +18,8 @@ pub enum Payload {
     Entry(Entry),
     /// It is the settings of the mesh.
     Settings(Arc<MeshSettings>),
-    /// It is valid and known by name only (Namespace, ServiceAccount).
-    Noted,
+    /// It is valid and takes no part in translation (Namespace, ServiceAccount).
+    Noted(Arc<ObjectMeta>),
 }
 
 /// An object in force.
@@ -35,6 +35,8 @@ pub struct InForce {
     pub text: Arc<str>,
     /// The file now holds something else, or nothing; this is the last good version.
     pub is_held: bool,
+    /// `metadata.generation` of the object in its cluster; 0 when the source has none (files).
+    pub generation: i64,
 }
 
 /// One document that was read.
@@ -65,6 +67,7 @@ pub fn read(file: &str, text: &str, context: &Context, problems: &mut Vec<Proble
                 origin: document.origin,
                 text: document.text,
                 is_held: false,
+                generation: 0,
             }),
             Err(found) => {
                 let is_error = found.iter().any(|problem| problem.severity == Severity::Error);
@@ -90,6 +93,6 @@ fn payload(object: Object) -> Payload {
         Object::Workload(object) => Payload::Entry(Entry::Workload(Arc::new(object))),
         Object::MeshConfig(object) => Payload::Settings(Arc::new(object.settings)),
         Object::Telemetry(object) => Payload::Entry(Entry::Telemetry(Arc::new(object))),
-        Object::ServiceAccount(_) | Object::Namespace(_) => Payload::Noted,
+        Object::ServiceAccount(meta) | Object::Namespace(meta) => Payload::Noted(Arc::new(meta)),
     }
 }

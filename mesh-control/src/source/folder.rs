@@ -215,6 +215,7 @@ impl Folder {
             objects: self.files.values().map(|known| known.state.in_force.len()).sum(),
             held,
             suspended,
+            missing: None,
         }
     }
 }

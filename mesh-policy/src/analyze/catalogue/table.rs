@@ -223,6 +223,10 @@ codes! {
         "There is no virtual address left for a service.",
         "",
         "Start the control plane with a larger --vip-cidr.";
+    SETTINGS_HELD = "MM0111" "SettingsHeld" Error,
+        "The ConfigMap with the settings of the mesh is gone or holds none; the last good ones stay in force.",
+        "",
+        "Apply it again.";
     OLDER_WINS = "MM0201" "PeerAuthenticationConflict" Warning,
         "Two PeerAuthentications are of one level (mesh, namespace or workload). Only the oldest counts, even if it says UNSET; a younger STRICT is without effect.",
         "",

@@ -1,0 +1,1 @@
+//! The source over API servers that are made up.
