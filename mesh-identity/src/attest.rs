@@ -21,8 +21,10 @@ pub enum Attestation<'a> {
     /// The verified identity of the TLS connection that the request came by; `None` if its client
     /// presented no certificate.
     CurrentSvid(Option<&'a SpiffeId>),
-    /// A Kubernetes service-account token.
+    /// A Kubernetes service-account token that nobody has reviewed.
     KubernetesToken(&'a str),
+    /// What the API server says of a Kubernetes service-account token.
+    Reviewed(&'a KubernetesIdentity),
 }
 
 impl std::fmt::Debug for Attestation<'_> {
@@ -31,6 +33,7 @@ impl std::fmt::Debug for Attestation<'_> {
             Self::JoinToken(_) => f.write_str("JoinToken(secret)"),
             Self::CurrentSvid(id) => f.debug_tuple("CurrentSvid").field(id).finish(),
             Self::KubernetesToken(_) => f.write_str("KubernetesToken(secret)"),
+            Self::Reviewed(identity) => f.debug_tuple("Reviewed").field(identity).finish(),
         }
     }
 }
@@ -85,6 +88,10 @@ pub struct KubernetesIdentity {
     pub namespace: Namespace,
     /// Name of the service account.
     pub service_account: ServiceAccount,
+    /// Name of the pod that the token was made for; `None` for a token that is not bound to one.
+    pub pod: Option<String>,
+    /// Its unique identifier.
+    pub pod_uid: Option<String>,
 }
 
 /// Reviews Kubernetes service-account tokens of the mesh's audience. Asynchronous, since the answer is the
@@ -97,7 +104,8 @@ pub trait KubernetesToken: Send + Sync {
     fn review(&self, token: &str) -> impl Future<Output = Result<KubernetesIdentity, Self::Error>> + Send;
 }
 
-/// The attestor of the local mesh: join tokens for the first certificate, the certificate for the next.
+/// The attestor of this mesh: a join token or a reviewed service-account token for the first certificate, the
+/// certificate for the next.
 #[derive(Debug)]
 pub struct LocalAttestor {
     trust_domain: TrustDomain,
@@ -126,6 +134,9 @@ impl Attestor for LocalAttestor {
             }
             Attestation::CurrentSvid(Some(id)) => id.clone(),
             Attestation::CurrentSvid(None) => return Err(AttestError::NoCertificate),
+            Attestation::Reviewed(found) => {
+                SpiffeId::for_workload(&self.trust_domain, &found.namespace, &found.service_account)
+            }
             Attestation::KubernetesToken(_) => {
                 return Err(AttestError::NotConfigured { kind: "kubernetes token" });
             }
@@ -181,6 +192,18 @@ mod tests {
         let token = attestor.tokens.issue(foreign, MINUTE, now()).expect("issued");
         let refused = attestor.attest(Attestation::JoinToken(&token), KEY, now());
         assert!(matches!(refused, Err(AttestError::ForeignTrustDomain { .. })));
+    }
+
+    #[test]
+    fn a_reviewed_token_gives_its_service_account_and_a_token_that_was_not_reviewed_gives_nothing() {
+        let reviewed = KubernetesIdentity {
+            namespace: Namespace::parse("web").expect("valid"),
+            service_account: ServiceAccount::parse("frontend").expect("valid"),
+            pod: Some("frontend-1".to_owned()),
+            pod_uid: None,
+        };
+        let given = attestor().attest(Attestation::Reviewed(&reviewed), KEY, now());
+        assert_eq!(given, Ok(id("spiffe://cluster.local/ns/web/sa/frontend")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The certificate authority: what it agrees to sign ([`issuance`]), the built-in authority
-//! ([`Authority`]), its state on disk ([`disk`]), and certificates for names of DNS ([`ServingChain`]).
+//! ([`Authority`]), its state, on [`disk`] or as the parts of a [`secret`] that replicas share, and certificates
+//! for names of DNS ([`ServingChain`]).
 //!
 //! Every authority stands behind [`Issuer`], and every issuer passes the same suite
 //! (`tests/ca_conformance.rs`). An issuer is handed the identity by its caller, who has it from an
@@ -15,9 +16,11 @@ use crate::csr::CsrError;
 mod authority;
 pub mod disk;
 pub mod issuance;
+pub mod secret;
 mod serving;
+mod stored;
 
-pub use authority::{Authority, CreateError, Event, MaintainError};
+pub use authority::{AssembleError, Authority, CreateError, Event, ForeignRoot, MaintainError};
 pub use serving::{ServingChain, ServingError};
 
 /// How far the start of a validity lies before the moment of signing, so that a peer whose clock is a

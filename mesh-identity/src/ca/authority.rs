@@ -114,6 +114,20 @@ pub enum Event {
     },
 }
 
+/// Another authority's state where that of this one is expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the root with serial number {theirs} is not that of this mesh, which has {ours}")]
+pub struct ForeignRoot {
+    /// Serial number of this authority's root.
+    pub ours: String,
+    /// Serial number of the other root.
+    pub theirs: String,
+}
+
+fn rotated(next: &Signer) -> Event {
+    Event::IntermediateRotated { serial: next.serial.clone(), not_after: next.validity.not_after }
+}
+
 /// A certificate that signs, with its key.
 pub(super) struct Signer {
     pub(super) issuer: rcgen::Issuer<'static, WorkloadKey>,
@@ -181,7 +195,7 @@ impl Signer {
 /// The built-in authority.
 pub struct Authority {
     settings: CaSettings,
-    root: Signer,
+    root: Arc<Signer>,
     intermediate: ArcSwap<Signer>,
     bundle: TrustBundle,
 }
@@ -212,7 +226,7 @@ impl Authority {
     fn with(settings: CaSettings, root: Signer, intermediate: Signer) -> Result<Self, BundleError> {
         let mut bundle = TrustBundle::new();
         bundle.insert(&settings.trust_domain, &root.der)?;
-        Ok(Self { settings, root, intermediate: ArcSwap::from_pointee(intermediate), bundle })
+        Ok(Self { settings, root: Arc::new(root), intermediate: ArcSwap::from_pointee(intermediate), bundle })
     }
 
     /// Keeps the authority in order: follows an intermediate at half of its life by a new one. To be called
@@ -222,21 +236,8 @@ impl Authority {
     /// When a new intermediate is due and cannot be made. The current one signs on to its end.
     pub fn maintain(&self, now: SystemTime) -> Result<Vec<Event>, MaintainError> {
         let mut events = Vec::new();
-        let current = self.intermediate.load().validity;
-        // Nothing is gained by a new intermediate that ends with the root, as the current one does.
-        let is_last = current.not_after >= self.root.validity.not_after && current.contains(now);
-        let is_due = now >= current.half_life() && !is_last;
-        if is_due || !current.contains(now) {
-            if !self.root.validity.contains(now) {
-                let Validity { not_before, not_after } = self.root.validity;
-                return Err(MaintainError::RootNotValid { not_before, not_after });
-            }
-            let next =
-                Signer::intermediate(&self.settings, &self.root, now).map_err(MaintainError::Create)?;
-            events.push(Event::IntermediateRotated {
-                serial: next.serial.clone(),
-                not_after: next.validity.not_after,
-            });
+        if let Some(next) = self.next_intermediate(now)? {
+            events.push(rotated(&next));
             self.intermediate.store(Arc::new(next));
         }
         let root = self.root.validity;
@@ -245,6 +246,53 @@ impl Authority {
             events.push(Event::RootExpiring { not_after: root.not_after });
         }
         Ok(events)
+    }
+
+    /// The authority as it is to be from now on, if an intermediate is due to be followed; this one signs on
+    /// as it was. So that the successor can be stored where others see it before anybody signs with it.
+    ///
+    /// # Errors
+    /// When a new intermediate is due and cannot be made.
+    pub fn successor(&self, now: SystemTime) -> Result<Option<Self>, MaintainError> {
+        let Some(next) = self.next_intermediate(now)? else { return Ok(None) };
+        Ok(Some(Self {
+            settings: self.settings.clone(),
+            root: Arc::clone(&self.root),
+            intermediate: ArcSwap::from_pointee(next),
+            bundle: self.bundle.clone(),
+        }))
+    }
+
+    /// Signs with the intermediate of `other` from now on, which has the same root. Says whether it was another.
+    ///
+    /// # Errors
+    /// When the root is another; nothing changes then.
+    pub fn take_up(&self, other: &Self) -> Result<bool, ForeignRoot> {
+        if self.root.der != other.root.der {
+            return Err(ForeignRoot { ours: self.root.serial.clone(), theirs: other.root.serial.clone() });
+        }
+        let next = other.intermediate.load_full();
+        let has_changed = self.intermediate.load().der != next.der;
+        if has_changed {
+            self.intermediate.store(next);
+        }
+        Ok(has_changed)
+    }
+
+    /// What the present intermediate is to be followed by now, if by anything.
+    fn next_intermediate(&self, now: SystemTime) -> Result<Option<Signer>, MaintainError> {
+        let current = self.intermediate.load().validity;
+        // Nothing is gained by a new intermediate that ends with the root, as the current one does.
+        let is_last = current.not_after >= self.root.validity.not_after && current.contains(now);
+        let is_due = now >= current.half_life() && !is_last;
+        if !is_due && current.contains(now) {
+            return Ok(None);
+        }
+        if !self.root.validity.contains(now) {
+            let Validity { not_before, not_after } = self.root.validity;
+            return Err(MaintainError::RootNotValid { not_before, not_after });
+        }
+        Signer::intermediate(&self.settings, &self.root, now).map(Some).map_err(MaintainError::Create)
     }
 
     /// When [`Self::maintain`] next has something to do, and at the latest in an hour.

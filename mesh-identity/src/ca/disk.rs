@@ -14,14 +14,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use mesh_api::name::TrustDomain;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::authority::{AssembleError, Authority, CreateError, MaintainError, Signer};
+use super::stored::{self, StoredError};
 use super::{CaSettings, Event};
-use crate::key::WorkloadKey;
 
 const STATE_FILE: &str = "authority.json";
 const ASIDE_FILE: &str = "authority.json.new";
@@ -326,20 +324,17 @@ impl Drop for StoredSigner {
 impl StoredSigner {
     fn of(signer: &Signer) -> Self {
         Self {
-            certificate: crate::certificate::to_pem(&signer.der),
-            private_key: crate::pem::encode("PRIVATE KEY", signer.issuer.key().pkcs8()),
+            certificate: stored::certificate(signer),
+            private_key: stored::private_key(signer).to_string(),
         }
     }
 
     fn signer(&self, path: &Path, role: &'static str) -> Result<Signer, DiskError> {
-        let damaged = || DiskError::Pem { path: path.to_owned(), part: role };
-        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|_| damaged())?;
-        let mut pkcs8 =
-            PrivatePkcs8KeyDer::from_pem_slice(self.private_key.as_bytes()).map_err(|_| damaged())?;
-        let key = WorkloadKey::from_pkcs8(pkcs8.secret_pkcs8_der()).map_err(|_| damaged());
-        pkcs8.zeroize();
-        let key = key?;
-        Signer::assemble(role, der.to_vec(), key).map_err(unusable(path))
+        let signer = stored::signer(role, self.certificate.as_bytes(), self.private_key.as_bytes());
+        signer.map_err(|error| match error {
+            StoredError::Pem => DiskError::Pem { path: path.to_owned(), part: role },
+            StoredError::Unusable(source) => unusable(path)(source),
+        })
     }
 }
 
