@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod docs;
 mod fuzz;
+mod images;
 mod output;
 mod process;
 mod soak;
@@ -45,6 +46,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Run property tests with millions of cases.
     Soak(soak::SoakArgs),
+    /// Build the container images as archives, with their bills of materials; needs no container engine.
+    Images(images::ImagesArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
+        Task::Images(args) => images::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@
 mod invariants;
 mod layering;
 mod licences;
-mod metadata;
+pub(crate) mod metadata;
 mod names;
 mod words;
 

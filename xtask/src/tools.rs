@@ -62,6 +62,12 @@ pub(crate) const PEERS: [Tool; 8] = [
     Tool { program: "python3", package: "python3-pip" },
 ];
 
+/// The roots of public certificate authorities, which the control plane's image carries.
+pub(crate) const PUBLIC_ROOTS: Tool = Tool { program: PUBLIC_ROOTS_FILE, package: "ca-certificates" };
+
+/// Where Debian and Ubuntu keep them.
+pub(crate) const PUBLIC_ROOTS_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Counts instructions and allocations.
 pub(crate) const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
 
