@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs, policy,
-    proxy_config, proxy_status, ps, restart, run, status, up, validate, version, why, wire, x_authz,
+    analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs,
+    manifest, policy, proxy_config, proxy_status, ps, restart, run, status, up, validate, version, why, wire,
+    x_authz,
 };
 use crate::local::state::Selection;
 
@@ -109,6 +110,9 @@ pub(crate) enum Command {
     /// Commands that look closer
     #[command(name = "x", visible_alias = "experimental", subcommand)]
     Experimental(ExperimentalCommand),
+    /// What an installation in a cluster is made of
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
     /// Versions of this program, the control plane and the proxies
     Version(version::VersionArgs),
     /// Print the completion script of a shell

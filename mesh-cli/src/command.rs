@@ -15,6 +15,7 @@ pub(crate) mod exec;
 pub(crate) mod get;
 pub(crate) mod local_init;
 pub(crate) mod logs;
+pub(crate) mod manifest;
 pub(crate) mod mesh;
 pub(crate) mod objects;
 pub(crate) mod policy;
@@ -175,6 +176,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Experimental(ExperimentalCommand::Authz(command)) => x_authz::run(global, &command),
         Command::Experimental(ExperimentalCommand::Denied(args)) => denied::run(global, &args),
         Command::Experimental(ExperimentalCommand::Wire(args)) => wire::run(global, &args),
+        Command::Manifest(command) => manifest::run(global, &command),
         Command::Version(args) => version::run(global, &args),
         Command::Completion(args) => completion::run(&args),
         Command::Local(command) => Ok(local_init::run(command)),

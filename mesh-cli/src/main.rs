@@ -10,6 +10,7 @@
 mod admin_client;
 mod args;
 mod command;
+mod install;
 mod local;
 mod output;
 mod suggestion;
