@@ -76,10 +76,10 @@ pub enum InjectError {
         expected: &'static str,
     },
     /// It asks for injection and cannot be injected.
-    #[error("the pod asks for injection, which cannot be done: {0}")]
+    #[error("the pod cannot be injected as asked: {0}")]
     Refused(Reason),
     /// An annotation cannot be read.
-    #[error("the annotation {name}: {value:?} {reason}")]
+    #[error("the annotation {name} is {value:?}: {reason}")]
     Annotation {
         /// Its key.
         name: String,
@@ -102,7 +102,7 @@ pub enum InjectError {
     },
     /// A container runs as the proxy's user.
     #[error(
-        "the container {container:?} runs as user 1337, which is the proxy's: its traffic would pass by the proxy; choose another user (init containers need no exception, they have the mesh's network)"
+        "the container {container:?} runs as user 1337, which is the proxy's: its traffic would pass by the proxy; choose another user (init containers need no exception: with native sidecars they have the mesh's network)"
     )]
     ReservedUser {
         /// Its name.
@@ -222,10 +222,12 @@ fn injected(
     let has_secret = |secret: &&String| {
         pod::list(pod, "imagePullSecrets").iter().any(|known| pod::text(known, "name") == secret.as_str())
     };
-    let secrets = settings.image_pull_secrets.iter().filter(|secret| !has_secret(secret));
-    append(spec, "imagePullSecrets", secrets.map(|secret| json!({"name": secret})));
+    let secrets: Vec<_> = settings.image_pull_secrets.iter().filter(|secret| !has_secret(secret)).collect();
+    append(spec, "imagePullSecrets", secrets.iter().map(|secret| json!({"name": secret})));
     let added = Added::to(pod, settings, workload);
-    let status = sidecar::status(&settings.revision, form, &added.keys());
+    let mut noted = added.keys();
+    noted.insert("imagePullSecrets".to_owned(), json!(secrets));
+    let status = sidecar::status(&settings.revision, form, &noted);
     added.put(&mut new, status);
     new
 }

@@ -430,11 +430,11 @@ mod tests {
             ("control: somewhere", "control"),
             ("revision: 'A B'", "revision"),
             ("drainDuration: soon", "soon"),
-            ("dnsCapture: \"yes\"", "dnsCapture"),
-            ("resources: {requests: {cpu: 3}}", "resources.requests.cpu"),
+            ("dnsCapture: \"yes\"", "boolean"),
+            ("resources: {requests: {cpu: 3}, limits: {cpu: 1}}", "resources.requests.cpu"),
             ("resources: {requests: {cpu: lots}}", "lots"),
             ("guaranteedResources: {cpu: 1}", "guaranteedResources"),
-            ("excludeOutboundCidrs: [10.0.0.0/33]", "10.0.0.0/33"),
+            ("excludeOutboundCidrs: [10.0.0.0/33]", "column 24"),
             ("- a", ""),
         ] {
             let error = InjectSettings::parse(text).expect_err(text).to_string();

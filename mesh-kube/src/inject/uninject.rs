@@ -26,6 +26,9 @@ pub fn uninject(pod: &Value) -> Option<Value> {
         }
     }
     drop_named(spec, "volumes", &[name::VOLUME_TOKEN, name::VOLUME_ROOT]);
+    let secrets = status.get("imagePullSecrets").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let secrets: Vec<&str> = secrets.iter().filter_map(Value::as_str).collect();
+    drop_named(spec, "imagePullSecrets", &secrets);
     let metadata = new.get_mut("metadata")?.as_object_mut()?;
     for field in ["labels", "annotations"] {
         let added = status.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -51,8 +54,9 @@ fn original_probes(proxy: &Value) -> AppProbes {
 /// Drops items by name, and the list with the last of them.
 fn drop_named(spec: &mut Map<String, Value>, field: &str, names: &[&str]) {
     let Some(items) = spec.get_mut(field).and_then(Value::as_array_mut) else { return };
+    let before = items.len();
     items.retain(|item| !names.contains(&pod::text(item, "name")));
-    if items.is_empty() {
+    if items.is_empty() && before > 0 {
         spec.remove(field);
     }
 }

@@ -162,14 +162,14 @@ fn level(value: &str, warnings: &mut Vec<String>) -> Result<String, String> {
 fn proxy_config(effective: &mut Effective, text: &str, warnings: &mut Vec<String>) -> Result<(), String> {
     const BYTES_MAX: usize = 64 * 1024;
     if text.len() > BYTES_MAX {
-        return Err(format!("is longer than {} KiB", BYTES_MAX / 1024));
+        return Err(format!("must be no longer than {} KiB", BYTES_MAX / 1024));
     }
     if text.trim().is_empty() {
         return Ok(());
     }
     let options = serde_saphyr::options! { with_snippet: false };
     let value: Value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| format!("is not YAML: {error}"))?;
+        .map_err(|error| format!("this is not YAML: {error}"))?;
     let Value::Object(fields) = value else {
         return Err("must be an object of ProxyConfig's fields".to_owned());
     };

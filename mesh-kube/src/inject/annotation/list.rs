@@ -72,7 +72,7 @@ fn cidr(item: &str) -> Result<IpNet, String> {
 }
 
 fn bounded<T>(items: Vec<T>, max: usize, what: &str) -> Result<Vec<T>, String> {
-    if items.len() > max { Err(format!("has more than {max} {what}")) } else { Ok(items) }
+    if items.len() > max { Err(format!("these are more than {max} {what}")) } else { Ok(items) }
 }
 
 #[cfg(test)]
