@@ -514,3 +514,6 @@ fn about(object: &ObjectRef, file: &str, message: String, hint: &str) -> Problem
         hint: hint.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -284,8 +284,7 @@ impl Watch {
         let silence = Duration::from_secs(u64::from(seconds)) + SILENCE_MARGIN;
         let mut events = match within(ANSWER_WAIT, reader.watch(&params, &version)).await {
             Ok(events) => events,
-            Err(Failed::Because(reason)) => return self.went_down(reason, version).await,
-            Err(other) => return Err(other),
+            Err(failed) => return self.went_down(failed, version).await,
         };
         self.up().await?;
         while let Some(event) = next(&mut events, silence).await {
@@ -306,22 +305,26 @@ impl Watch {
                     version = mark.metadata.resource_version;
                     self.pause = PAUSE_MIN;
                 }
-                Ok(WatchEvent::Error(status)) => match Failed::from(kube::Error::Api(status)) {
-                    Failed::Because(reason) => return self.went_down(reason, version).await,
-                    other => return Err(other),
-                },
+                Ok(WatchEvent::Error(status)) => {
+                    return self.broke_off(kube::Error::Api(status), version).await;
+                }
                 // One object that cannot be read is told and passed over; the last good version stays.
                 Err(kube::Error::SerdeError(error)) => {
                     tracing::warn!(topic = %self.topic, %error, "an object of a watch cannot be read");
                 }
-                Err(error) => return self.went_down(chain(&error).to_string(), version).await,
+                Err(error) => return self.broke_off(error, version).await,
             }
         }
         Ok(Some(version))
     }
 
+    async fn broke_off(&mut self, error: kube::Error, version: String) -> Result<Option<String>, Failed> {
+        self.went_down(Failed::from(error), version).await
+    }
+
     /// Tells of a failure that leaves the watch where it is.
-    async fn went_down(&mut self, reason: String, version: String) -> Result<Option<String>, Failed> {
+    async fn went_down(&mut self, failed: Failed, version: String) -> Result<Option<String>, Failed> {
+        let Failed::Because(reason) = failed else { return Err(failed) };
         self.is_down = true;
         self.tell(Fed::Down(self.topic, reason)).await?;
         self.rest().await;
