@@ -36,12 +36,44 @@ pub(crate) struct GlobalArgs {
     /// Name of the mesh, when several are up.
     #[arg(long, global = true, env = "MESH_NAME", value_name = "NAME")]
     pub(crate) mesh: Option<String>,
+    /// Which kind of mesh is meant. Unless said: by the flags above a mesh on this machine; by --context,
+    /// --kubeconfig or KUBECONFIG the cluster; else the mesh that is up here, and the cluster when none is.
+    #[arg(
+        id = "mesh_target",
+        long = "target",
+        global = true,
+        env = "MESH_TARGET",
+        value_enum,
+        value_name = "WHERE"
+    )]
+    pub(crate) target: Option<Target>,
+    /// Kubeconfig of the cluster; default: KUBECONFIG, else ~/.kube/config, else that of the pod.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; default: its current one.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace of the control plane in the cluster.
+    #[arg(short = 'i', long, global = true, default_value = mesh_kube::name::SYSTEM_NAMESPACE, value_name = "NAMESPACE")]
+    pub(crate) istio_namespace: String,
+    /// Revision of the control plane in the cluster; default: all that there are.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) revision: Option<String>,
     /// Namespace of names that are given without one.
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
     /// When to use colours. NO_COLOR is honoured.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub(crate) color: Color,
+}
+
+/// A kind of mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// A mesh on this machine.
+    Local,
+    /// A mesh in a Kubernetes cluster.
+    Cluster,
 }
 
 /// When to use colours.

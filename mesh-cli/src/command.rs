@@ -33,13 +33,17 @@ pub(crate) mod why;
 pub(crate) mod wire;
 pub(crate) mod x_authz;
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::process::ExitCode;
 
 use anstream::ColorChoice;
+use mesh::MeshError;
 
 use crate::admin_client::AskError;
 use crate::args::{Cli, Color, Command, ExperimentalCommand};
+use crate::cluster::ClusterError;
+use crate::cluster::resolve::ResolveError;
 use crate::local::state::LocateError;
 use crate::output;
 
@@ -49,6 +53,8 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 64;
 /// Exit status of configuration that is not valid (`EX_DATAERR` of sysexits.h, as istioctl has it).
 pub(crate) const EXIT_DATA: u8 = 65;
+/// Exit status when something did not come to pass in the time that was granted, as timeout(1) has it.
+pub(crate) const EXIT_TIMEOUT: u8 = 124;
 /// Exit status of `analyze` when it finds issues at its threshold, as istioctl has it.
 pub(crate) const EXIT_ISSUES: u8 = 79;
 
@@ -102,22 +108,49 @@ impl<E: Error + 'static> From<E> for Failure {
 fn hint_for(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
-        let hint = match (error.downcast_ref::<AskError>(), error.downcast_ref::<LocateError>()) {
-            (Some(AskError::Refused { hint, .. }), _) => Some(hint.clone()),
-            (Some(AskError::Connect { .. }), _) => {
-                Some("`meshctl ps` shows what runs, `meshctl logs` says why something does not.".to_owned())
-            }
-            (_, Some(LocateError::None | LocateError::NotUp(_))) => {
-                Some("`meshctl up -f mesh.yaml` starts one.".to_owned())
-            }
-            _ => None,
-        };
-        if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
+        if let Some(hint) = hint_of(error).filter(|hint| !hint.is_empty()) {
             return Some(hint);
         }
         next = error.source();
     }
     None
+}
+
+/// What to do about this error alone. Transparent errors are no link of the chain that their source is.
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<AskError>() {
+        return match error {
+            AskError::Refused { hint, .. } => Some(hint.clone()),
+            AskError::Cluster(error) => error.hint(),
+            AskError::Connect { place, .. } if place.starts_with('/') => {
+                Some("`meshctl ps` shows what runs, `meshctl logs` says why something does not.".to_owned())
+            }
+            AskError::Connect { .. } => Some(
+                "The container may be starting or ending: `kubectl get pods -A` shows it, `meshctl logs` says why."
+                    .to_owned(),
+            ),
+            AskError::Timeout { .. } | AskError::Broken { .. } | AskError::Content { .. } => None,
+        };
+    }
+    if let Some(MeshError::Cluster(error)) = error.downcast_ref::<MeshError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<ClusterError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<ResolveError>() {
+        return error.hint();
+    }
+    let local = match error.downcast_ref::<MeshError>() {
+        Some(MeshError::Local(error)) => Some(error),
+        Some(MeshError::Cluster(_) | MeshError::Both(..)) | None => error.downcast_ref::<LocateError>(),
+    };
+    match local {
+        Some(LocateError::None | LocateError::NotUp(_)) => {
+            Some("`meshctl up -f mesh.yaml` starts one.".to_owned())
+        }
+        Some(_) | None => None,
+    }
 }
 
 /// Runs the command and says what failed.
@@ -137,16 +170,48 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     }
 }
 
+thread_local! {
+    /// The event loop of this thread once a cluster is asked. A client of the API server lives as long as the
+    /// loop that it was made on, so that all questions of a command share one.
+    static CLUSTER_LOOP: OnceCell<tokio::runtime::Runtime> = const { OnceCell::new() };
+}
+
 /// Runs a future on an event loop of this thread.
 ///
 /// # Errors
 /// When the future fails, or there can be no event loop.
 pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    CLUSTER_LOOP.with(|kept| match kept.get() {
+        Some(runtime) => runtime.block_on(future),
+        None => event_loop()?.block_on(future),
+    })
+}
+
+/// Runs a future on the event loop that is kept for the cluster.
+///
+/// # Errors
+/// When the future fails, or there can be no event loop.
+pub(crate) fn block_on_cluster<T, E>(future: impl Future<Output = Result<T, E>>) -> Result<T, E>
+where
+    E: From<ClusterError>,
+{
+    CLUSTER_LOOP.with(|kept| {
+        if kept.get().is_none() {
+            let runtime = event_loop().map_err(|failure| ClusterError::Loop { message: failure.message })?;
+            let _there_already = kept.set(runtime);
+        }
+        match kept.get() {
+            Some(runtime) => runtime.block_on(future),
+            None => Err(ClusterError::Loop { message: "there is no event loop".to_owned() }.into()),
+        }
+    })
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("cannot make an event loop: {error}")))?;
-    runtime.block_on(future)
+        .map_err(|error| Failure::new(format!("cannot make an event loop: {error}")))
 }
 
 fn dispatch(cli: Cli) -> Outcome {

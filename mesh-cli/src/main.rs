@@ -1,14 +1,15 @@
 //! `meshctl`: the command line of the mesh, and the mesh on one machine.
 //!
 //! Reading order: [`args`] (what one may type), [`command`] (who does it, and how failures end), then one
-//! file per command. [`local`] is the mesh on one machine; [`admin_client`] asks its processes;
-//! [`output`] is the only place that prints.
+//! file per command. [`local`] is the mesh on one machine, [`cluster`] the one in Kubernetes; [`admin_client`]
+//! asks the processes of either; [`output`] is the only place that prints.
 //!
 //! Commands start single-threaded and make an event loop only when they need one: some of them first join
 //! namespaces, which the kernel permits to processes of one thread only.
 
 mod admin_client;
 mod args;
+mod cluster;
 mod command;
 mod install;
 mod local;

@@ -87,6 +87,8 @@ pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 pub const PART_OF: &str = "mini-mesh";
 /// On objects of an installation: the component.
 pub const LABEL_COMPONENT: &str = "mini-mesh.io/component";
+/// Value of [`LABEL_COMPONENT`] on the pods of the control plane.
+pub const COMPONENT_CONTROL: &str = "control";
 /// Namespace label of Istio: `enabled` or `disabled`.
 pub const LABEL_INJECTION: &str = "istio-injection";
 /// Pod label or annotation of Istio: `"true"` or `"false"`.

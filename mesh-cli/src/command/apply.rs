@@ -1,4 +1,4 @@
-//! `meshctl apply`: objects from files into the mesh's configuration folder.
+//! `meshctl apply`: objects from files into the mesh's configuration folder, or into a cluster.
 //!
 //! Everything is checked before anything is written. Afterwards the command waits until the control plane
 //! has the objects in force and the proxies have acknowledged them, so that what follows it in a script
@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use mesh_api::admin::ObjectSummary;
 use mesh_api::manifest::{self, LowerContext, Object};
-use mesh_api::model::ObjectRef;
+use mesh_api::model::{Kind, ObjectRef};
 use mesh_api::problem::{Problem, Severity};
 
-use super::mesh::Mesh;
+use super::mesh::{LocalMesh, Mesh};
 use super::objects::folder::{Change, ConfigFolder};
 use super::objects::input::{self, Reading};
 use super::objects::kind;
+use super::objects::server::{Conflicts, Manner, Server};
 use super::objects::settle::{self, Expectation};
 use super::{EXIT_DATA, Failure, Outcome, analyze, block_on};
 use crate::args::GlobalArgs;
+use crate::cluster::Cluster;
 use crate::output;
 
 /// Flags.
@@ -31,6 +33,9 @@ pub(crate) struct ApplyArgs {
     /// Check, say what would change, and write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// In a cluster: take over fields that somebody else applied.
+    #[arg(long)]
+    force_conflicts: bool,
     /// How to wait.
     #[command(flatten)]
     wait: WaitArgs,
@@ -75,7 +80,43 @@ pub(super) struct Wanted {
 /// When a document is not valid (status 65), the folder cannot be written, or the mesh does not take it.
 pub(crate) fn run(global: &GlobalArgs, args: &ApplyArgs) -> Outcome {
     let mesh = Mesh::locate(global)?;
-    let live = block_on(async { Ok(mesh.objects().await?) })?;
+    match &mesh {
+        Mesh::Local(local) => to_folder(global, args, &mesh, local),
+        Mesh::Cluster(cluster) => to_cluster(global, args, &mesh, cluster),
+    }
+}
+
+/// Into the cluster, by its API server.
+fn to_cluster(global: &GlobalArgs, args: &ApplyArgs, mesh: &Mesh, cluster: &Cluster) -> Outcome {
+    let mut context = LowerContext::default();
+    if !args.dry_run && args.wait.wait {
+        // Also tells at once when there is no control plane to wait for.
+        context = input::context_of(&block_on(async { Ok(mesh.objects().await?) })?);
+    }
+    let namespace = global.namespace.as_deref().unwrap_or(&cluster.default_namespace);
+    context.default_namespace = input::namespace(namespace)?;
+    let wanted = wanted(&args.filename, &context)?;
+    let (manner, suffix) = if args.dry_run { (Manner::DryRun, " (dry run)") } else { (Manner::Write, "") };
+    let conflicts = if args.force_conflicts { Conflicts::Forced } else { Conflicts::Refused };
+    let server = Server::new(cluster);
+    let mut expectations = Vec::new();
+    for Wanted { object, text } in &wanted {
+        let (change, stamp) = block_on(server.apply(object, text, manner, conflicts))?;
+        output::line(&format!("{} {}{suffix}", kind::display(object), change.as_str()));
+        expectations.push(Expectation::Reaches(object.clone(), stamp));
+    }
+    // Kinds that only name things are not kept as objects by the control plane.
+    expectations
+        .retain(|expectation| !matches!(expectation.object().kind, Kind::Namespace | Kind::ServiceAccount));
+    if !args.dry_run {
+        args.wait.wait(mesh, &expectations)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Into the configuration folder of a mesh on this machine.
+fn to_folder(global: &GlobalArgs, args: &ApplyArgs, whole: &Mesh, mesh: &LocalMesh) -> Outcome {
+    let live = block_on(async { Ok(whole.objects().await?) })?;
     let context = context(global, &live)?;
     let wanted = wanted(&args.filename, &context)?;
     let plain =
@@ -83,7 +124,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ApplyArgs) -> Outcome {
     let mut folder = ConfigFolder::open(mesh.config(), &plain)?;
     let mut changes = Vec::new();
     for Wanted { object, text } in &wanted {
-        refuse_foreign(&mesh, &live, &folder, object)?;
+        refuse_foreign(mesh, &live, &folder, object)?;
         let text = stated(object, text, &plain);
         changes.push((object, folder.put(object, &text, &plain)?, text));
     }
@@ -103,7 +144,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ApplyArgs) -> Outcome {
         .filter(|(_, change, _)| *change != Change::Unchanged)
         .map(|(object, _, text)| Expectation::Says(object.clone(), text))
         .collect();
-    args.wait.wait(&mesh, &expectations)?;
+    args.wait.wait(whole, &expectations)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -161,7 +202,7 @@ fn stated(object: &ObjectRef, text: &str, plain: &LowerContext) -> String {
 /// Refuses what is in force from elsewhere, or stands in a document whose place cannot be told: a second
 /// document of the same object would only contest it.
 fn refuse_foreign(
-    mesh: &Mesh,
+    mesh: &LocalMesh,
     live: &[ObjectSummary],
     folder: &ConfigFolder,
     object: &ObjectRef,

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::mesh::Mesh;
+use super::mesh::LocalMesh;
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::output;
@@ -23,7 +23,8 @@ pub(crate) struct ConfirmArgs {
 /// # Errors
 /// When nothing is held, or it was not said which folder is meant.
 pub(crate) fn run(global: &GlobalArgs, args: &ConfirmArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh =
+        LocalMesh::only(global, "On a cluster, what is deleted is deleted: there is nothing to confirm.")?;
     block_on(async {
         let folder = match &args.folder {
             Some(folder) => match std::path::absolute(folder) {
@@ -38,7 +39,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ConfirmArgs) -> Outcome {
     })
 }
 
-async fn only_suspended(mesh: &Mesh) -> Result<String, Failure> {
+async fn only_suspended(mesh: &LocalMesh) -> Result<String, Failure> {
     let sources = mesh.control_status().await?.sources;
     let mut suspended: Vec<String> =
         sources.into_iter().filter(|source| source.suspended.is_some()).map(|source| source.path).collect();

@@ -1,4 +1,4 @@
-//! `meshctl delete`: takes objects out of the mesh's configuration folder.
+//! `meshctl delete`: takes objects out of the mesh's configuration folder, or out of a cluster.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +11,12 @@ use mesh_api::name::ObjectName;
 use super::apply::{self, WaitArgs};
 use super::mesh::Mesh;
 use super::objects::folder::ConfigFolder;
+use super::objects::server::Server;
 use super::objects::settle::Expectation;
 use super::objects::{input, kind};
 use super::{EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
+use crate::cluster::Cluster;
 use crate::output;
 
 /// Namespace of a name without one, as for kubectl: deleting does not guess.
@@ -45,12 +47,16 @@ pub(crate) struct DeleteArgs {
 /// # Errors
 /// When an object is not there, the folder cannot be written, or the mesh does not take it.
 pub(crate) fn run(global: &GlobalArgs, args: &DeleteArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
-    let live = block_on(async { Ok(mesh.objects().await?) })?;
+    let whole = Mesh::locate(global)?;
+    let mesh = match &whole {
+        Mesh::Local(mesh) => mesh,
+        Mesh::Cluster(cluster) => return from_cluster(global, args, &whole, cluster),
+    };
+    let live = block_on(async { Ok(whole.objects().await?) })?;
     let context = apply::context(global, &live)?;
     let wanted: Vec<ObjectRef> = match &args.kind {
         None => apply::wanted(&args.filename, &context)?.into_iter().map(|wanted| wanted.object).collect(),
-        Some(kind) => named(global, kind, &args.names)?,
+        Some(kind) => named(global.namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT), kind, &args.names)?,
     };
     let plain = LowerContext { default_namespace: LowerContext::default().default_namespace, ..context };
     let mut folder = ConfigFolder::open(mesh.config(), &plain)?;
@@ -68,11 +74,49 @@ pub(crate) fn run(global: &GlobalArgs, args: &DeleteArgs) -> Outcome {
         output::line(&format!("{} deleted", kind::display(object)));
     }
     let expectations: Vec<Expectation> = deleted.into_iter().map(Expectation::Gone).collect();
-    args.wait.wait(&mesh, &expectations)?;
+    args.wait.wait(&whole, &expectations)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn named(global: &GlobalArgs, text: &str, names: &[String]) -> Result<Vec<ObjectRef>, Failure> {
+fn from_cluster(global: &GlobalArgs, args: &DeleteArgs, mesh: &Mesh, cluster: &Cluster) -> Outcome {
+    let namespace = global.namespace.as_deref().unwrap_or(&cluster.default_namespace);
+    let wanted: Vec<ObjectRef> = match &args.kind {
+        None => {
+            let default_namespace = input::namespace(namespace)?;
+            let context = LowerContext { default_namespace, ..LowerContext::default() };
+            apply::wanted(&args.filename, &context)?.into_iter().map(|wanted| wanted.object).collect()
+        }
+        Some(kind) => named(namespace, kind, &args.names)?,
+    };
+    // Deleting a namespace deletes all that is in it: that is not what policies are edited with.
+    if wanted.iter().any(|object| object.kind == Kind::Namespace) && args.kind.is_some() {
+        return Err(Failure::new("namespaces are not deleted here; nothing was deleted")
+            .hint("`kubectl delete namespace` does it, with all that is in it.")
+            .status(EXIT_USAGE));
+    }
+    let server = Server::new(cluster);
+    let mut expectations = Vec::new();
+    for object in wanted.into_iter().filter(|object| object.kind != Kind::Namespace) {
+        if block_on(server.delete(&object))? {
+            output::line(&format!("{} deleted", kind::display(&object)));
+            if object.kind != Kind::ServiceAccount {
+                expectations.push(Expectation::Gone(object));
+            }
+        } else if !args.ignore_not_found {
+            return Err(Failure::new(format!(
+                "{} {:?} not found in namespace {}",
+                kind::resource(object.kind),
+                object.name.as_str(),
+                object.namespace
+            ))
+            .hint(format!("`meshctl get {} -A` lists what there is.", kind::resource(object.kind))));
+        }
+    }
+    args.wait.wait(mesh, &expectations)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn named(namespace: &str, text: &str, names: &[String]) -> Result<Vec<ObjectRef>, Failure> {
     let usage = |error: kind::UnknownKind| {
         let hint = error.hint();
         Failure::from(error).hint(hint).status(EXIT_USAGE)
@@ -86,7 +130,7 @@ fn named(global: &GlobalArgs, text: &str, names: &[String]) -> Result<Vec<Object
             .hint(format!("`meshctl get {}` lists them.", kind::resource(kind)))
             .status(EXIT_USAGE));
     }
-    let namespace = input::namespace(global.namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT))?;
+    let namespace = input::namespace(namespace)?;
     let object = |name: String| {
         let namespace = match kind {
             Kind::Namespace => input::namespace(&name)?,

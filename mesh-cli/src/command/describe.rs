@@ -50,7 +50,14 @@ pub(crate) fn run(global: &GlobalArgs, args: &DescribeArgs) -> Outcome {
         let service = service(&collected, &name, namespace)?;
         report::service(service, &collected)
     } else {
-        let workload = workload(&collected, &format!("{kind}/{name}"), namespace)?;
+        let text = format!("{kind}/{name}");
+        let workload = match &mesh {
+            Mesh::Local(_) => workload(&collected, &text, namespace)?,
+            Mesh::Cluster(cluster) => {
+                let pod = target::resolve_pod(cluster, &text, namespace)?;
+                of_pod(&collected, &pod.id())?
+            }
+        };
         report::workload(workload, &collected)
     };
     output::line(&lines.join("\n"));
@@ -59,6 +66,15 @@ pub(crate) fn run(global: &GlobalArgs, args: &DescribeArgs) -> Outcome {
 
 fn id(workload: &Workload) -> String {
     format!("{}.{}", workload.meta.object.name, workload.meta.object.namespace)
+}
+
+/// A pod as the control plane knows it.
+fn of_pod<'a>(collected: &'a Collected, pod: &str) -> Result<&'a Workload, Failure> {
+    let found = collected.workloads.iter().find(|workload| id(workload) == pod);
+    found.map(AsRef::as_ref).ok_or_else(|| {
+        Failure::new(format!("the control plane does not know pod {pod}"))
+            .hint("It may have no address yet, or use the network of its node; `meshctl check` says whether the control plane is well.")
+    })
 }
 
 fn workload<'a>(

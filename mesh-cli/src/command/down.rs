@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::admin_client;
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::{self, LocalMesh};
 use crate::command::{Failure, Outcome, block_on, target};
 use crate::local::client::LeaveRequest;
 use crate::local::ending::end;
@@ -28,7 +28,8 @@ pub(crate) struct DownArgs {
 /// # Errors
 /// When the mesh does not end, or something of it cannot be removed.
 pub(crate) fn run(global: &GlobalArgs, args: &DownArgs) -> Outcome {
-    let mesh = match Mesh::locate(global) {
+    mesh::refuse_cluster(global, "On a cluster, `meshctl uninstall` takes the mesh away.")?;
+    let mesh = match LocalMesh::locate(global) {
         // Twice down is down.
         Err(error @ (LocateError::None | LocateError::NotUp(_))) if args.workloads.is_empty() => {
             clean_up_half_begun(global)?;
@@ -50,7 +51,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &DownArgs) -> Outcome {
 ///
 /// # Errors
 /// When it does not end, or something of it cannot be removed.
-pub(crate) fn take_down(mesh: &Mesh, keep: Keep) -> Result<(), Failure> {
+pub(crate) fn take_down(mesh: &LocalMesh, keep: Keep) -> Result<(), Failure> {
     block_on(async { Ok(end(&mesh.directory, mesh.state.supervisor).await?) })?;
     // Nobody may start a mesh here while its predecessor's files are removed.
     let _lock = File::open(mesh.directory.path())
@@ -70,7 +71,7 @@ fn clean_up_half_begun(global: &GlobalArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn leave(global: &GlobalArgs, mesh: &Mesh, workloads: &[String]) -> Outcome {
+fn leave(global: &GlobalArgs, mesh: &LocalMesh, workloads: &[String]) -> Outcome {
     for written in workloads {
         let workload = target::resolve_any(mesh, written, global.namespace.as_deref())?;
         let request = LeaveRequest { workload: workload.clone() };

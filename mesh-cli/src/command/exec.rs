@@ -1,7 +1,7 @@
 //! `meshctl exec`: a program in a workload's network, as that workload.
 
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::LocalMesh;
 use crate::command::{Failure, Outcome, target};
 use crate::local::attached;
 
@@ -25,7 +25,7 @@ pub(crate) struct ExecArgs {
 /// # Errors
 /// When the program cannot be started.
 pub(crate) fn run(global: &GlobalArgs, args: &ExecArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh = LocalMesh::only(global, "On a cluster, `kubectl exec` runs programs in pods.")?;
     let workload = target::resolve_any(&mesh, &args.workload, global.namespace.as_deref())?;
     if !mesh.directory.app_spec(&workload).exists() {
         return Err(Failure::new(format!("{workload} is only just starting")).hint("Try again in a moment."));

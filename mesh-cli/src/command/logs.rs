@@ -1,4 +1,7 @@
-//! `meshctl logs`: what applications, proxies and the control plane wrote.
+//! `meshctl logs`: what applications, proxies and the control plane wrote. In a cluster they are read through
+//! the API server.
+
+mod of_cluster;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,8 +9,8 @@ use std::time::Duration;
 use owo_colors::{AnsiColors, OwoColorize as _};
 
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
-use crate::command::{Failure, Outcome, block_on, target};
+use crate::command::mesh::{LocalMesh, Mesh};
+use crate::command::{EXIT_USAGE, Failure, Outcome, block_on, target};
 use crate::local::host_process::HostProcess;
 use crate::local::state::StateDirectory;
 use crate::local::tail::Tail;
@@ -37,6 +40,9 @@ pub(crate) struct LogsArgs {
     /// Begin with so many of the last lines of each
     #[arg(long, value_name = "LINES")]
     tail: Option<usize>,
+    /// In a cluster: begin with what was written in this time, for instance 90s, 10m or 2h
+    #[arg(long, value_name = "DURATION", value_parser = of_cluster::seconds)]
+    since: Option<i64>,
     /// The proxies' logs instead of the applications'
     #[arg(long, group = "kind")]
     proxy: bool,
@@ -91,7 +97,17 @@ pub(crate) fn print_new(streams: &mut [Stream]) -> std::io::Result<bool> {
 /// # Errors
 /// When there is no such log.
 pub(crate) fn run(global: &GlobalArgs, args: &LogsArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh = match Mesh::locate(global)? {
+        Mesh::Local(mesh) => mesh,
+        Mesh::Cluster(cluster) => return of_cluster::run(global, args, &cluster),
+    };
+    if args.since.is_some() {
+        return Err(Failure::new(
+            "--since is for clusters: a log of this machine has no times that it could go by",
+        )
+        .hint("--tail LINES begins with the last lines.")
+        .status(EXIT_USAGE));
+    }
     let logs = wanted(global, &mesh, args)?;
     let mut streams = streams(&mesh.directory, &logs);
     if let [only] = streams.as_mut_slice() {
@@ -127,7 +143,7 @@ fn follow(streams: &mut [Stream], supervisor: HostProcess) -> Result<(), Failure
 }
 
 /// Names and logs.
-fn wanted(global: &GlobalArgs, mesh: &Mesh, args: &LogsArgs) -> Result<Vec<(String, String)>, Failure> {
+fn wanted(global: &GlobalArgs, mesh: &LocalMesh, args: &LogsArgs) -> Result<Vec<(String, String)>, Failure> {
     if args.control {
         return Ok(vec![("control".to_owned(), "control".to_owned())]);
     }
@@ -144,7 +160,7 @@ fn wanted(global: &GlobalArgs, mesh: &Mesh, args: &LogsArgs) -> Result<Vec<(Stri
     for written in &args.workloads {
         ids.push(match kind {
             "app" => target::resolve_any(mesh, written, namespace)?,
-            _ => target::resolve(mesh, written, namespace)?,
+            _ => target::resolve_local(mesh, written, namespace)?,
         });
     }
     if args.workloads.is_empty() {

@@ -1,62 +1,184 @@
-//! The mesh that a command is about, and what its processes answer.
+//! The mesh that a command is about, and what its processes answer: on this machine over their sockets, in a
+//! cluster through the API server.
+//!
+//! A control plane in a cluster has several replicas with the same configuration, and each proxy is connected
+//! to one of them. What is of the configuration is asked of any replica; what is of proxies is asked of all, and
+//! put together.
 
-use std::path::Path;
+mod local;
+mod merge;
 
-use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream;
 use http::Method;
 use mesh_api::admin::{CaStatus, ControlStatus, ObjectSummary, RegistryDump};
 use mesh_api::model::ObjectRef;
 use mesh_api::problem::Problem;
+use mesh_kube::name;
 use serde::de::DeserializeOwned;
 
+use super::block_on_cluster;
 use crate::admin_client::{self, AskError, Connection};
-use crate::args::GlobalArgs;
-use crate::local::client::MeshStatus;
-use crate::local::state::{LocalMeshState, LocateError, StateDirectory};
+use crate::args::{GlobalArgs, Target};
+use crate::cluster::pod::PodView;
+use crate::cluster::{self, Cluster, ClusterError};
+use crate::local::state::LocateError;
 use crate::output;
+pub(crate) use local::{LocalMesh, refuse_cluster};
+pub(crate) use merge::{is_newer, status as merged};
 
-/// A mesh that is up, or whose state is at least there.
+/// Proxies that are asked at the same time.
+pub(crate) const ASKED_AT_ONCE: usize = 16;
+
+/// A mesh.
 #[derive(Debug)]
-pub(crate) struct Mesh {
-    /// Where its files are.
-    pub(crate) directory: StateDirectory,
-    /// What is recorded of it.
-    pub(crate) state: LocalMeshState,
+pub(crate) enum Mesh {
+    /// One on this machine.
+    Local(Box<LocalMesh>),
+    /// One in a cluster.
+    Cluster(Box<Cluster>),
+}
+
+/// Why no mesh was found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MeshError {
+    /// None on this machine.
+    #[error(transparent)]
+    Local(#[from] LocateError),
+    /// None in a cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Flags that do not go together.
+    #[error("{0} names a mesh on this machine, and {1} a cluster; name one of the two")]
+    Both(&'static str, &'static str),
+}
+
+/// What one replica of the control plane answered.
+#[derive(Debug)]
+pub(crate) struct Replica<T> {
+    /// Its pod; that of a mesh on this machine has the name that it gives itself.
+    pub(crate) name: String,
+    /// The answer.
+    pub(crate) answer: Result<T, AskError>,
+}
+
+/// What flags and environment say about which kind of mesh is meant.
+fn said(global: &GlobalArgs) -> Result<Option<Target>, MeshError> {
+    let local = match (&global.state_dir, &global.mesh) {
+        (Some(_), _) => Some("--state-dir (MESH_STATE_DIR)"),
+        (None, Some(_)) => Some("--mesh (MESH_NAME)"),
+        (None, None) => None,
+    };
+    let cluster = match (&global.context, &global.kubeconfig) {
+        (Some(_), _) => Some("--context"),
+        (None, Some(_)) => Some("--kubeconfig"),
+        (None, None) => None,
+    };
+    match (local, cluster, global.target) {
+        (Some(local), Some(cluster), None) => Err(MeshError::Both(local, cluster)),
+        (_, _, Some(target)) => Ok(Some(target)),
+        (Some(_), None, None) => Ok(Some(Target::Local)),
+        (None, Some(_), None) => Ok(Some(Target::Cluster)),
+        (None, None, None) => Ok(cluster::is_named().then_some(Target::Cluster)),
+    }
 }
 
 impl Mesh {
-    /// Finds the mesh that the flags mean. Says so when it has ended without being taken down.
+    /// Finds the mesh that the flags mean.
     ///
     /// # Errors
     /// When there is none, or several.
-    pub(crate) fn locate(global: &GlobalArgs) -> Result<Self, LocateError> {
-        let (directory, state) = global.selection().locate()?;
-        let mesh = Self { directory, state };
-        if mesh.has_ended() {
-            output::note(&format!(
-                "mesh {} has ended; `meshctl down` cleans up, `meshctl up` starts it again",
-                mesh.state.name
-            ));
+    pub(crate) fn locate(global: &GlobalArgs) -> Result<Self, MeshError> {
+        match said(global)? {
+            Some(Target::Cluster) => return Self::in_cluster(global),
+            Some(Target::Local) => return Ok(Self::Local(Box::new(LocalMesh::locate(global)?))),
+            None => {}
         }
-        Ok(mesh)
+        match LocalMesh::locate(global) {
+            Ok(mesh) => {
+                if cluster::is_configured() {
+                    output::note(&format!(
+                        "this is mesh {} on this machine; --target cluster asks the cluster",
+                        mesh.state.name
+                    ));
+                }
+                Ok(Self::Local(Box::new(mesh)))
+            }
+            Err(LocateError::None | LocateError::NoHome) if cluster::is_configured() => {
+                Self::in_cluster(global)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Whether its first process, and with it all others, is gone.
-    pub(crate) fn has_ended(&self) -> bool {
-        !self.state.supervisor.is_alive()
+    fn in_cluster(global: &GlobalArgs) -> Result<Self, MeshError> {
+        Ok(Self::Cluster(Box::new(block_on_cluster(Cluster::connect(global))?)))
     }
 
-    /// The user's configuration folder.
-    pub(crate) fn config(&self) -> &Path {
-        &self.state.config
+    /// Its name, as tables show it: istioctl calls a cluster Kubernetes.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Local(mesh) => &mesh.state.name,
+            Self::Cluster(_) => "Kubernetes",
+        }
     }
 
-    /// `GET /status` of the control plane.
+    /// `GET path` of every replica of the control plane.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn each_replica<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<Vec<Replica<T>>, AskError> {
+        match self {
+            Self::Local(mesh) => {
+                let answer = admin_client::get(&mesh.directory.control_socket(), path).await;
+                Ok(vec![Replica { name: name::CONTROL.to_owned(), answer }])
+            }
+            Self::Cluster(cluster) => {
+                let replicas = cluster.replicas().await?;
+                let ask = |pod: PodView| async move {
+                    let answer =
+                        forwarded(cluster, &pod.namespace, &pod.name, name::PORT_CONTROL_ADMIN, path).await;
+                    Replica { name: pod.name, answer }
+                };
+                Ok(stream::iter(replicas).map(ask).buffered(ASKED_AT_ONCE).collect().await)
+            }
+        }
+    }
+
+    /// `GET /status` of each replica that answers, under the name of its pod. Those that do not are told.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub(crate) async fn control_statuses(&self) -> Result<Vec<ControlStatus>, AskError> {
+        let mut answers = Vec::new();
+        let mut failure = None;
+        for Replica { name, answer } in self.each_replica::<ControlStatus>("/status").await? {
+            match (answer, self) {
+                (Ok(status), Self::Local(_)) => answers.push(status),
+                (Ok(status), Self::Cluster(_)) => answers.push(ControlStatus { name, ..status }),
+                (Err(error), _) => failure = Some((name, error)),
+            }
+        }
+        match (answers.is_empty(), failure) {
+            (true, Some((_, error))) => Err(error),
+            (false, Some((name, error))) => {
+                output::note(&format!("{name} does not answer: {}", output::chain(&error)));
+                Ok(answers)
+            }
+            (_, None) => Ok(answers),
+        }
+    }
+
+    /// `GET /status` of the control plane, of all replicas together.
     ///
     /// # Errors
     /// When it does not answer.
     pub(crate) async fn control_status(&self) -> Result<ControlStatus, AskError> {
-        self.control("/status").await
+        let statuses = self.control_statuses().await?;
+        merge::status(statuses).ok_or_else(|| self.nobody())
     }
 
     /// `GET /ca` of the control plane.
@@ -88,7 +210,7 @@ impl Mesh {
     /// # Errors
     /// When it does not answer.
     pub(crate) async fn objects(&self) -> Result<Vec<ObjectSummary>, AskError> {
-        self.control("/objects").await
+        self.merged_objects("/objects").await
     }
 
     /// `GET /objects` of the control plane: one object, if it is in force.
@@ -102,26 +224,16 @@ impl Mesh {
             encode(object.namespace.as_str()),
             encode(object.name.as_str())
         );
-        let found: Vec<ObjectSummary> = self.control(&path).await?;
-        Ok(found.into_iter().next())
+        Ok(self.merged_objects(&path).await?.into_iter().next())
     }
 
-    /// `GET /ps` of the supervisor.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub(crate) async fn processes(&self) -> Result<MeshStatus, AskError> {
-        admin_client::get(&self.directory.supervisor_socket(), "/ps").await
-    }
-
-    /// Tells the control plane to obey what disappeared from a folder.
-    ///
-    /// # Errors
-    /// When it does not answer, or there is nothing to confirm.
-    pub(crate) async fn confirm(&self, folder: &str) -> Result<(), AskError> {
-        let mut connection = Connection::open(&self.directory.control_socket()).await?;
-        let path = format!("/sources/confirm?path={}", encode(folder));
-        connection.ask(Method::POST, &path, Bytes::new()).await?.check()
+    async fn merged_objects(&self, path: &str) -> Result<Vec<ObjectSummary>, AskError> {
+        let mut answers = Vec::new();
+        // What a replica counts of its own proxies is missing when it does not answer: better none than wrong.
+        for Replica { answer, .. } in self.each_replica::<Vec<ObjectSummary>>(path).await? {
+            answers.push(answer?);
+        }
+        Ok(merge::objects(answers))
     }
 
     /// `GET path` of a workload's proxy.
@@ -129,12 +241,69 @@ impl Mesh {
     /// # Errors
     /// When it does not answer.
     pub(crate) async fn proxy<T: DeserializeOwned>(&self, workload: &str, path: &str) -> Result<T, AskError> {
-        admin_client::get(&self.directory.proxy_socket(workload), path).await
+        self.proxy_connection(workload).await?.value(Method::GET, path, &()).await
     }
 
-    async fn control<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
-        admin_client::get(&self.directory.control_socket(), path).await
+    /// A connection to a workload's proxy.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn proxy_connection(&self, workload: &str) -> Result<Connection, AskError> {
+        match self {
+            Self::Local(mesh) => Connection::open(&mesh.directory.proxy_socket(workload)).await,
+            Self::Cluster(cluster) => {
+                let (pod, namespace) =
+                    workload.rsplit_once('.').unwrap_or((workload, &cluster.default_namespace));
+                let forward = cluster.forward(namespace, pod, name::PORT_PROXY_ADMIN).await?;
+                Connection::forwarded(place(namespace, pod, name::PORT_PROXY_ADMIN), forward).await
+            }
+        }
     }
+
+    /// `GET path` of any replica of the control plane: the first that answers.
+    async fn control<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        let cluster = match self {
+            Self::Local(mesh) => return admin_client::get(&mesh.directory.control_socket(), path).await,
+            Self::Cluster(cluster) => cluster,
+        };
+        let mut failure = None;
+        for pod in cluster.replicas().await? {
+            match forwarded(cluster, &pod.namespace, &pod.name, name::PORT_CONTROL_ADMIN, path).await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ AskError::Refused { .. }) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| self.nobody()))
+    }
+
+    /// The error of a control plane without replicas.
+    fn nobody(&self) -> AskError {
+        let (namespace, revision) = match self {
+            Self::Local(mesh) => (mesh.state.name.clone(), None),
+            Self::Cluster(cluster) => (cluster.system_namespace.clone(), cluster.revision.clone()),
+        };
+        ClusterError::NoControlPlane { namespace, revision }.into()
+    }
+}
+
+/// `GET path` at a loopback port of a pod.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn forwarded<T: DeserializeOwned>(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+    path: &str,
+) -> Result<T, AskError> {
+    let forward = cluster.forward(namespace, pod, port).await?;
+    Connection::forwarded(place(namespace, pod, port), forward).await?.value(Method::GET, path, &()).await
+}
+
+fn place(namespace: &str, pod: &str, port: u16) -> String {
+    format!("port {port} of pod {pod} in namespace {namespace}")
 }
 
 /// Percent-encodes a value of a query (RFC 3986, section 2.3: what is not unreserved).

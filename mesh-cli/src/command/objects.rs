@@ -6,6 +6,7 @@ pub(crate) mod folder;
 pub(crate) mod input;
 pub(crate) mod kind;
 pub(crate) mod piece;
+pub(crate) mod server;
 pub(crate) mod settle;
 
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! `meshctl proxy-config`: what a proxy has been told, from its own admin socket.
+//! `meshctl proxy-config`: what a proxy has been told, from its own admin socket, or in a cluster its
+//! admin port.
 //!
 //! Subcommands, their aliases, filters and columns are istioctl's. `-o json` and `-o yaml` print what the
 //! proxy answers, filtered.
@@ -25,7 +26,6 @@ use serde::de::DeserializeOwned;
 use super::mesh::{Mesh, encode};
 use super::target;
 use super::{Failure, Outcome, block_on};
-use crate::admin_client::Connection;
 use crate::args::GlobalArgs;
 use crate::output::{self, Format};
 use filter::{ClusterFilter, EndpointFilter, ListenerFilter, RouteFilter};
@@ -96,7 +96,7 @@ pub(crate) enum ProxyConfigCommand {
 /// Which proxy, and how to print.
 #[derive(Debug, Args)]
 pub(crate) struct TargetArgs {
-    /// The workload: NAME.NAMESPACE, or deploy/NAME.NAMESPACE.
+    /// The workload: NAME.NAMESPACE, or deploy/NAME.NAMESPACE. In a cluster a pod, or what has pods.
     workload: String,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
@@ -215,7 +215,7 @@ fn log(mesh: &Mesh, namespace: Option<&str>, args: &LogArgs) -> Outcome {
         (None, false) => None,
     };
     let level: LogLevel = block_on(async {
-        let mut connection = Connection::open(&mesh.directory.proxy_socket(&id)).await?;
+        let mut connection = mesh.proxy_connection(&id).await?;
         let (method, path) = match wanted {
             Some(level) => (Method::POST, format!("/logging?level={}", encode(level))),
             None => (Method::GET, "/logging".to_owned()),

@@ -3,11 +3,12 @@
 //! Columns are istioctl's. A proxy that is behind, has refused something or has lost the control plane is
 //! named below the table with the reason, since the columns have no room for one.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use mesh_api::admin::{ControlStatus, ProxyStatus, SyncStatus};
 
-use super::mesh::Mesh;
+use super::mesh::{Mesh, is_newer, merged};
 use super::target;
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
@@ -19,7 +20,7 @@ const SYNCED: &str = "SYNCED";
 /// Flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProxyStatusArgs {
-    /// Only this proxy, type by type: NAME.NAMESPACE.
+    /// Only this proxy, type by type: NAME.NAMESPACE, or deploy/NAME.NAMESPACE.
     workload: Option<String>,
     /// 1 shows the state of each resource type.
     #[arg(short, long, default_value_t = 0, value_name = "LEVEL")]
@@ -35,7 +36,9 @@ pub(crate) struct ProxyStatusArgs {
 /// When there is no mesh or the control plane does not answer.
 pub(crate) fn run(global: &GlobalArgs, args: &ProxyStatusArgs) -> Outcome {
     let mesh = Mesh::locate(global)?;
-    let mut status = block_on(async { Ok(mesh.control_status().await?) })?;
+    let statuses = block_on(async { Ok(mesh.control_statuses().await?) })?;
+    let replicas = replicas(&statuses);
+    let mut status = merged(statuses).ok_or_else(|| Failure::new("the control plane does not answer"))?;
     status.proxies.sort_by(|left, right| left.name.cmp(&right.name));
     if let Some(namespace) = &global.namespace
         && args.workload.is_none()
@@ -49,7 +52,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ProxyStatusArgs) -> Outcome {
         status.proxies.retain(|proxy| proxy.name == id);
         let proxy = status.proxies.first().ok_or_else(|| {
             Failure::new(format!("the control plane has never heard of the proxy of {id}"))
-                .hint(format!("`meshctl logs {id} --proxy` says why it does not connect."))
+                .hint(format!("`meshctl logs --proxy {id}` says why it does not connect."))
         })?;
         match args.output {
             Format::Table => details(proxy),
@@ -58,20 +61,35 @@ pub(crate) fn run(global: &GlobalArgs, args: &ProxyStatusArgs) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     match args.output {
-        Format::Table => table(&mesh.state.name, &status, args.verbosity),
+        Format::Table => table(mesh.name(), &status, &replicas, args.verbosity),
         format => output::value(&status.proxies, format),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(mesh: &str, status: &ControlStatus, verbosity: u8) {
+/// The replica of the control plane that each proxy is connected to, or was last.
+fn replicas(statuses: &[ControlStatus]) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, (&ProxyStatus, &str)> = BTreeMap::new();
+    for status in statuses {
+        for proxy in &status.proxies {
+            match found.get(&proxy.name) {
+                Some((known, _)) if !is_newer(proxy, known) => {}
+                Some(_) | None => drop(found.insert(proxy.name.clone(), (proxy, &status.name))),
+            }
+        }
+    }
+    found.into_iter().map(|(name, (_, replica))| (name, replica.to_owned())).collect()
+}
+
+fn table(mesh: &str, status: &ControlStatus, replicas: &BTreeMap<String, String>, verbosity: u8) {
     if status.proxies.is_empty() {
         output::note("no proxy is connected");
         return;
     }
     let types = types_of(&status.proxies);
     let row = |proxy: &ProxyStatus| {
-        let ends = [status.name.clone(), proxy.version.clone()];
+        let replica = replicas.get(&proxy.name).unwrap_or(&status.name);
+        let ends = [replica.clone(), proxy.version.clone()];
         let mut row = vec![proxy.name.clone(), mesh.to_owned()];
         if verbosity == 0 {
             row.extend(ends);

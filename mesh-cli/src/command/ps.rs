@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::LocalMesh;
 use crate::command::{Outcome, block_on};
 use crate::local::client::{MeshStatus, ProcessStatus, WorkloadStatus};
 use crate::local::enter::EnterError;
@@ -51,7 +51,10 @@ struct Row {
 /// # Errors
 /// When no mesh is up, or it does not answer.
 pub(crate) fn run(global: &GlobalArgs, args: &PsArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh = LocalMesh::only(
+        global,
+        "On a cluster, `kubectl get pods -A` lists pods, and `meshctl proxy-status` their proxies.",
+    )?;
     if !mesh.state.supervisor.is_alive() {
         return Err(EnterError::Ended.into());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admin_client;
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::LocalMesh;
 use crate::command::{EXIT_USAGE, Failure, Outcome, block_on, target};
 use crate::local::client::{MeshStatus, Part, Phase, ProcessStatus, RestartRequest};
 use crate::output;
@@ -34,7 +34,10 @@ pub(crate) struct RestartArgs {
 /// # Errors
 /// When there is no such process, or it does not get ready again.
 pub(crate) fn run(global: &GlobalArgs, args: &RestartArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh = LocalMesh::only(
+        global,
+        "On a cluster, `kubectl rollout restart` restarts workloads, and the control plane too.",
+    )?;
     let part = match (args.control, args.proxy) {
         (true, _) => Part::Control,
         (false, true) => Part::Proxy,
@@ -44,7 +47,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &RestartArgs) -> Outcome {
     let workload = match (part, &args.workload) {
         (Part::Control, _) => None,
         (Part::App, Some(written)) => Some(target::resolve_any(&mesh, written, namespace)?),
-        (Part::Proxy, Some(written)) => Some(target::resolve(&mesh, written, namespace)?),
+        (Part::Proxy, Some(written)) => Some(target::resolve_local(&mesh, written, namespace)?),
         (Part::App | Part::Proxy, None) => {
             return Err(Failure::new("say which workload").status(EXIT_USAGE));
         }

@@ -11,7 +11,7 @@ use http::Method;
 
 use crate::admin_client::Connection;
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::LocalMesh;
 use crate::command::up::inherited_environment;
 use crate::command::{EXIT_USAGE, Failure, Outcome};
 use crate::local::attached;
@@ -60,7 +60,10 @@ pub(crate) struct RunArgs {
 /// # Errors
 /// When the workload may not join, or its program cannot be started.
 pub(crate) fn run(global: &GlobalArgs, args: RunArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh = LocalMesh::only(
+        global,
+        "On a cluster, pods of namespaces labelled istio-injection=enabled join the mesh.",
+    )?;
     if !mesh.state.supervisor.is_alive() {
         return Err(EnterError::Ended.into());
     }

@@ -36,7 +36,7 @@ pub(crate) struct StatusArgs {
 /// When there is no mesh. That something in it is not well is exit status 1.
 pub(crate) fn run(global: &GlobalArgs, args: &StatusArgs) -> Outcome {
     let mesh = Mesh::locate(global)?;
-    let health = block_on(async { Ok(health::ask(&mesh).await) })?;
+    let health = block_on(async { Ok(health::ask(&mesh, global.namespace.as_deref()).await) })?;
     match args.output {
         Format::Table => page(&mesh, &health),
         format => output::value(&health, format),
@@ -47,8 +47,18 @@ pub(crate) fn run(global: &GlobalArgs, args: &StatusArgs) -> Outcome {
 fn page(mesh: &Mesh, health: &Health) {
     let section = |name: &str| output::line(&output::title(name));
     section("MESH");
-    output::line(&format!("  {} from {}", mesh.state.name, mesh.state.file.display()));
-    output::line(&format!("  state in {}", mesh.directory.path().display()));
+    match mesh {
+        Mesh::Local(mesh) => {
+            output::line(&format!("  {} from {}", mesh.state.name, mesh.state.file.display()));
+            output::line(&format!("  state in {}", mesh.directory.path().display()));
+        }
+        Mesh::Cluster(cluster) => {
+            output::line(&format!(
+                "  {}, control plane in namespace {}",
+                cluster.server, cluster.system_namespace
+            ));
+        }
+    }
     section("CONTROL PLANE");
     match &health.control {
         Some(control) => output::line(&format!(

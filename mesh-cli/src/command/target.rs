@@ -6,8 +6,11 @@
 use std::fs;
 use std::io;
 
-use super::Failure;
-use super::mesh::Mesh;
+use super::mesh::{LocalMesh, Mesh};
+use super::{Failure, block_on};
+use crate::cluster::Cluster;
+use crate::cluster::pod::PodView;
+use crate::cluster::resolve::Resolved;
 use crate::output;
 use crate::suggestion;
 
@@ -150,6 +153,29 @@ fn nearest(written: &str, namespace: Option<&str>, known: &[String]) -> Option<S
 /// # Errors
 /// When there is none, with what there is.
 pub(crate) fn resolve(mesh: &Mesh, text: &str, namespace: Option<&str>) -> Result<String, Failure> {
+    match mesh {
+        Mesh::Local(mesh) => resolve_local(mesh, text, namespace),
+        Mesh::Cluster(cluster) => {
+            let pod = resolve_pod(cluster, text, namespace)?;
+            if !pod.has_proxy {
+                let name = &pod.name;
+                return Err(Failure::new(format!("pod {name} in namespace {} has no proxy", pod.namespace))
+                    .hint(format!("`meshctl x check-inject {}` says why.", pod.id())));
+            }
+            Ok(pod.id())
+        }
+    }
+}
+
+/// As [`resolve`], on this machine.
+///
+/// # Errors
+/// When there is none, with what there is.
+pub(crate) fn resolve_local(
+    mesh: &LocalMesh,
+    text: &str,
+    namespace: Option<&str>,
+) -> Result<String, Failure> {
     let id = resolve_any(mesh, text, namespace)?;
     if !has_proxy(mesh, &id) {
         return Err(Failure::new(format!("{id} has no proxy: it is outside of the mesh"))
@@ -158,25 +184,59 @@ pub(crate) fn resolve(mesh: &Mesh, text: &str, namespace: Option<&str>) -> Resul
     Ok(id)
 }
 
-fn has_proxy(mesh: &Mesh, id: &str) -> bool {
+/// The pod of a cluster that `text` names. Says which one is taken.
+///
+/// # Errors
+/// When there is none, with what there is.
+pub(crate) fn resolve_pod(
+    cluster: &Cluster,
+    text: &str,
+    namespace: Option<&str>,
+) -> Result<PodView, Failure> {
+    let Resolved { pods, by } = block_on(async { Ok(cluster.resolve(text, namespace).await?) })?;
+    let total = pods.len();
+    let pod = pods.into_iter().next().ok_or_else(|| Failure::new(format!("{text:?} names no pod")))?;
+    match by {
+        Some(by) if total > 1 => {
+            output::note(&format!("{by} has {total} pods; this is {}", pod.id()));
+        }
+        Some(by) => output::note(&format!("{by} is {}", pod.id())),
+        None => {}
+    }
+    Ok(pod)
+}
+
+fn has_proxy(mesh: &LocalMesh, id: &str) -> bool {
     mesh.directory.proxy_socket(id).parent().is_none_or(std::path::Path::exists)
 }
 
 /// Names of all workloads that run with a proxy, sorted.
 ///
 /// # Errors
-/// When the state directory cannot be read.
-pub(crate) fn with_proxies(mesh: &Mesh) -> Result<Vec<String>, Failure> {
-    let mut names = workloads(mesh)?;
-    names.retain(|id| has_proxy(mesh, id));
-    Ok(names)
+/// When the state directory cannot be read, or the cluster does not say.
+pub(crate) async fn with_proxies(mesh: &Mesh, namespace: Option<&str>) -> Result<Vec<String>, Failure> {
+    match mesh {
+        Mesh::Local(mesh) => {
+            let mut names = workloads(mesh)?;
+            names.retain(|id| has_proxy(mesh, id));
+            names.retain(|id| {
+                namespace.is_none_or(|wanted| id.rsplit_once('.').is_some_and(|(_, own)| own == wanted))
+            });
+            Ok(names)
+        }
+        Mesh::Cluster(cluster) => {
+            let pods = cluster.meshed_pods(namespace).await?;
+            Ok(pods.iter().filter(|pod| pod.phase == "Running").map(PodView::id).collect())
+        }
+    }
 }
 
-/// The workload of a running mesh that `text` names, with a proxy or without. Says which instance is taken.
+/// The workload of a mesh on this machine that `text` names, with a proxy or without. Says which instance is
+/// taken.
 ///
 /// # Errors
 /// When there is none, with what there is.
-pub(crate) fn resolve_any(mesh: &Mesh, text: &str, namespace: Option<&str>) -> Result<String, Failure> {
+pub(crate) fn resolve_any(mesh: &LocalMesh, text: &str, namespace: Option<&str>) -> Result<String, Failure> {
     let known = workloads(mesh)?;
     let found = find(text, namespace, &known).map_err(|error| explain(error, &known))?;
     let id = match found {
@@ -195,11 +255,11 @@ pub(crate) fn resolve_any(mesh: &Mesh, text: &str, namespace: Option<&str>) -> R
     Ok(id)
 }
 
-/// Names of all workloads that run, sorted.
+/// Names of all workloads that run on this machine, sorted.
 ///
 /// # Errors
 /// When the state directory cannot be read.
-pub(crate) fn workloads(mesh: &Mesh) -> Result<Vec<String>, Failure> {
+pub(crate) fn workloads(mesh: &LocalMesh) -> Result<Vec<String>, Failure> {
     let folder = mesh.directory.path().join("run");
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::args::GlobalArgs;
 use crate::command::down::take_down;
 use crate::command::logs::{Stream, print_new, streams};
-use crate::command::mesh::Mesh;
+use crate::command::mesh::LocalMesh;
 use crate::command::{EXIT_DATA, Failure, Outcome, block_on};
 use crate::local::client::{MeshStatus, Phase, ProcessStatus};
 use crate::local::ending;
@@ -127,7 +127,7 @@ fn as_typed(error: MeshFileError, file: &Path) -> MeshFileError {
 }
 
 /// Starts the supervisor; returns once it is on record.
-fn found(directory: &StateDirectory, mut plan: Plan) -> Result<Mesh, Failure> {
+fn found(directory: &StateDirectory, mut plan: Plan) -> Result<LocalMesh, Failure> {
     let is_first = !directory.path().join("control").exists();
     directory.create()?;
     let folder = File::open(directory.path())?;
@@ -168,11 +168,11 @@ fn found(directory: &StateDirectory, mut plan: Plan) -> Result<Mesh, Failure> {
         return Err(Failure::new(said.strip_prefix("error: ").unwrap_or(said)));
     }
     let state = directory.load()?;
-    Ok(Mesh { directory: directory.clone(), state })
+    Ok(LocalMesh { directory: directory.clone(), state })
 }
 
 /// The logs of the applications, and of what starts them.
-fn app_streams(mesh: &Mesh) -> Result<Vec<Stream>, Failure> {
+fn app_streams(mesh: &LocalMesh) -> Result<Vec<Stream>, Failure> {
     let plan = state::read_plan(&mesh.directory)?;
     let mut logs: Vec<(String, String)> =
         plan.workloads.iter().map(|workload| (workload.id(), format!("{}.app", workload.id()))).collect();
@@ -182,7 +182,7 @@ fn app_streams(mesh: &Mesh) -> Result<Vec<Stream>, Failure> {
 
 /// Follows the logs until Ctrl-C, or until the mesh ends by itself.
 async fn foreground(
-    mesh: &Mesh,
+    mesh: &LocalMesh,
     streams: &mut [Stream],
     deadline: Instant,
     begun: Instant,
@@ -265,7 +265,7 @@ fn troubles(status: &MeshStatus, is_trouble: impl Fn(&ProcessStatus) -> bool) ->
 }
 
 /// Waits until everything has settled, something has failed, or time is over.
-async fn until_ready(mesh: &Mesh, deadline: Instant) -> Result<MeshStatus, Failure> {
+async fn until_ready(mesh: &LocalMesh, deadline: Instant) -> Result<MeshStatus, Failure> {
     let mut settled_since: Option<Instant> = None;
     loop {
         if !mesh.state.supervisor.is_alive() {
@@ -308,7 +308,7 @@ fn is_hopeless(status: &MeshStatus) -> bool {
 }
 
 /// Says how the start went.
-fn report(mesh: &Mesh, status: &MeshStatus, begun: Instant) -> Outcome {
+fn report(mesh: &LocalMesh, status: &MeshStatus, begun: Instant) -> Outcome {
     let failed = troubles(status, is_failed);
     let late = troubles(status, |process| !process.phase.is_settled() && !is_failed(process));
     if failed.is_empty() && late.is_empty() {

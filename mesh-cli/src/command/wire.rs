@@ -20,7 +20,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::Serialize;
 
-use super::mesh::Mesh;
+use super::mesh::LocalMesh;
 use super::{Failure, Outcome};
 use crate::args::GlobalArgs;
 use crate::local::enter::{self, Reach};
@@ -69,7 +69,10 @@ struct Row {
 /// # Errors
 /// When there is no mesh, or this user may not look at its packets.
 pub(crate) fn run(global: &GlobalArgs, args: &WireArgs) -> Outcome {
-    let mesh = Mesh::locate(global)?;
+    let mesh = LocalMesh::only(
+        global,
+        "On a cluster, `tcpdump` on a node shows its packets; `meshctl x authz check` the mode of a workload.",
+    )?;
     let plan = state::read_plan(&mesh.directory)?;
     enter::enter(mesh.state.supervisor, mesh.state.privilege, Reach::HubNetwork)?;
     let socket = open().map_err(|errno| {

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::{kind, say_the_same};
 use crate::admin_client::AskError;
-use crate::command::Failure;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::{LocalMesh, Mesh};
 use crate::command::proxy_status::remarks;
+use crate::command::{EXIT_TIMEOUT, Failure};
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -28,14 +28,49 @@ const LOOKS: u32 = 2;
 pub(crate) enum Expectation {
     /// The object says this.
     Says(ObjectRef, String),
+    /// The object of a cluster is taken in at this generation or a later one; at this version where the kind
+    /// has no generations.
+    Reaches(ObjectRef, Stamp),
     /// The object is gone.
     Gone(ObjectRef),
 }
 
+/// Which state of an object the API server has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Counts changes of what is wanted; `None` for kinds that have no such count.
+    pub(crate) generation: Option<i64>,
+    /// The version of the whole object.
+    pub(crate) version: String,
+}
+
+impl Stamp {
+    /// The stamp of an object as the API server tells it.
+    pub(crate) fn of(object: &serde_json::Value) -> Self {
+        let metadata = object.get("metadata");
+        let field = |name: &str| metadata.and_then(|metadata| metadata.get(name));
+        let version = field("resourceVersion").and_then(serde_json::Value::as_str).unwrap_or_default();
+        Self {
+            generation: field("generation").and_then(serde_json::Value::as_i64),
+            version: version.to_owned(),
+        }
+    }
+
+    /// Whether `self` is what was waited for, or later.
+    fn reaches(&self, wanted: &Self) -> bool {
+        match (self.generation, wanted.generation) {
+            (Some(now), Some(wanted)) => now >= wanted,
+            // Without a generation to compare, being there is all that can be seen.
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
 impl Expectation {
-    fn object(&self) -> &ObjectRef {
+    /// Which object.
+    pub(crate) fn object(&self) -> &ObjectRef {
         match self {
-            Self::Says(object, _) | Self::Gone(object) => object,
+            Self::Says(object, _) | Self::Reaches(object, _) | Self::Gone(object) => object,
         }
     }
 
@@ -43,13 +78,22 @@ impl Expectation {
         match (self, found) {
             (Self::Gone(_), found) => found.is_none(),
             (Self::Says(_, text), Some(found)) => {
-                !found.held
-                    && say_the_same(&found.yaml, text)
-                    && found.enforced.is_none_or(|(taken, selected)| taken == selected)
+                !found.held && say_the_same(&found.yaml, text) && is_enforced(found)
             }
-            (Self::Says(_, _), None) => false,
+            (Self::Reaches(_, wanted), Some(found)) => {
+                !found.held && has_reached(found, wanted) && is_enforced(found)
+            }
+            (Self::Says(_, _) | Self::Reaches(_, _), None) => false,
         }
     }
+}
+
+fn has_reached(found: &ObjectSummary, wanted: &Stamp) -> bool {
+    super::value(&found.yaml).is_some_and(|value| Stamp::of(&value).reaches(wanted))
+}
+
+fn is_enforced(found: &ObjectSummary) -> bool {
+    found.enforced.is_none_or(|(taken, selected)| taken == selected)
 }
 
 /// Waits until all expectations are met, at most `bound`.
@@ -66,12 +110,15 @@ pub(crate) async fn wait(mesh: &Mesh, expectations: &[Expectation], bound: Durat
         let status = mesh.control_status().await?;
         if let Some(refusal) = refusal(&status) {
             return Err(Failure::new(refusal).hint(
-                "The files are written and the proxy keeps what it had. `meshctl proxy-status` says more.",
+                "What was written stays, and the proxy keeps what it had. `meshctl proxy-status` says more.",
             ));
         }
-        if !is_confirmed && let Some(folder) = to_confirm(mesh, &status, expectations) {
+        if !is_confirmed
+            && let Mesh::Local(local) = mesh
+            && let Some(folder) = to_confirm(local, &status, expectations)
+        {
             // The folder was emptied by this very command: that is no accident.
-            mesh.confirm(&folder).await?;
+            local.confirm(&folder).await?;
             is_confirmed = true;
         }
         let unmet: Vec<&Expectation> = expectations
@@ -121,7 +168,7 @@ fn refusal(status: &ControlStatus) -> Option<String> {
 }
 
 /// The configuration folder, if it is held and everything held in it is what this command deleted.
-fn to_confirm(mesh: &Mesh, status: &ControlStatus, expectations: &[Expectation]) -> Option<String> {
+fn to_confirm(mesh: &LocalMesh, status: &ControlStatus, expectations: &[Expectation]) -> Option<String> {
     let config = mesh.config().to_string_lossy();
     let source = status.sources.iter().find(|source| source.path == config && source.suspended.is_some())?;
     let is_deleted = |held: &ObjectRef| {
@@ -149,14 +196,24 @@ fn late(
             _ if !errors.is_empty() => errors.join("; "),
             (Expectation::Gone(_), _) => format!("{name} is still in force"),
             (Expectation::Says(_, text), Some(found)) if say_the_same(&found.yaml, text) => {
-                let (taken, selected) = found.enforced.unwrap_or_default();
-                format!("{name} is acknowledged by {taken} of {selected} proxies")
+                acknowledged(&name, found)
             }
-            (Expectation::Says(_, _), Some(_)) => format!("{name} is in force in its former version"),
-            (Expectation::Says(_, _), None) => format!("{name} is not in force"),
+            (Expectation::Reaches(_, wanted), Some(found)) if has_reached(found, wanted) => {
+                acknowledged(&name, found)
+            }
+            (Expectation::Says(_, _) | Expectation::Reaches(_, _), Some(_)) => {
+                format!("{name} is in force in its former version")
+            }
+            (Expectation::Says(_, _) | Expectation::Reaches(_, _), None) => format!("{name} is not in force"),
         });
     }
     reasons.extend(behind.iter().flat_map(|proxy| remarks(proxy)));
     Failure::new(format!("after {} s the change is not everywhere: {}", bound.as_secs(), reasons.join("; ")))
-        .hint("The files are written, and the mesh goes on taking them. `meshctl status` and `meshctl proxy-status` show how far it is.")
+        .hint("What was written stays, and the mesh goes on taking it. `meshctl status` and `meshctl proxy-status` show how far it is.")
+        .status(EXIT_TIMEOUT)
+}
+
+fn acknowledged(name: &str, found: &ObjectSummary) -> String {
+    let (taken, selected) = found.enforced.unwrap_or_default();
+    format!("{name} is acknowledged by {taken} of {selected} proxies")
 }

@@ -14,7 +14,7 @@ use mesh_policy::suggest::{Manner, Suggested, Suggestion, Today, suggest};
 use serde_json::{Map, Value, json};
 
 use crate::args::GlobalArgs;
-use crate::command::mesh::Mesh;
+use crate::command::mesh::{LocalMesh, Mesh};
 use crate::command::objects::collected::Collected;
 use crate::command::objects::input;
 use crate::command::policy::traffic_log::Reading;
@@ -93,7 +93,10 @@ fn logs(global: &GlobalArgs, args: &SuggestArgs) -> Result<Vec<PathBuf>, Failure
     if !args.traffic.is_empty() {
         return Ok(args.traffic.clone());
     }
-    let mesh = Mesh::locate(global)?;
+    let mesh = LocalMesh::only(
+        global,
+        "Name logs with --traffic: `meshctl logs --access` prints those of a cluster's proxies.",
+    )?;
     let workloads = target::workloads(&mesh)?;
     let logs = workloads.iter().map(|id| mesh.directory.log(&format!("{id}.access")));
     Ok(logs.filter(|log| log.exists()).collect())

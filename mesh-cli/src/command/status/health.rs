@@ -1,12 +1,14 @@
 //! What `status` asks, and what it makes of the answers.
 
+use futures::StreamExt as _;
+use futures::stream;
 use http::{Method, StatusCode};
 use mesh_api::admin::{CaStatus, CertificateStatus, ControlStatus, ReadyStatus};
 use mesh_api::problem::{Problem, Severity};
 use serde::Serialize;
 
-use crate::admin_client::{AskError, Connection};
-use crate::command::mesh::Mesh;
+use crate::admin_client::AskError;
+use crate::command::mesh::{ASKED_AT_ONCE, Mesh};
 use crate::command::target;
 use crate::local::client::{MeshStatus, Phase};
 use crate::output;
@@ -48,8 +50,8 @@ impl ProxyHealth {
     }
 }
 
-/// Asks everybody.
-pub(super) async fn ask(mesh: &Mesh) -> Health {
+/// Asks everybody; with a namespace only the proxies of that one.
+pub(super) async fn ask(mesh: &Mesh, namespace: Option<&str>) -> Health {
     let control = mesh.control_status().await;
     let mut complaints = Vec::new();
     if let Err(error) = &control {
@@ -61,20 +63,18 @@ pub(super) async fn ask(mesh: &Mesh) -> Health {
         control: control.ok(),
         ca: if is_there { mesh.ca().await.ok() } else { None },
         problems: if is_there { mesh.problems().await.ok() } else { None },
-        workloads: mesh.processes().await.ok(),
+        workloads: match mesh {
+            Mesh::Local(mesh) => mesh.processes().await.ok(),
+            Mesh::Cluster(_) => None,
+        },
         proxies: Vec::new(),
     };
-    match target::workloads(mesh) {
+    match target::with_proxies(mesh, namespace).await {
         Ok(names) => {
-            for name in names {
-                let socket = mesh.directory.proxy_socket(&name);
-                // A workload outside of the mesh has no folder for a proxy.
-                if socket.parent().is_some_and(std::path::Path::exists) {
-                    health.proxies.push(proxy(mesh, name).await);
-                }
-            }
+            let asked = stream::iter(names).map(|name| proxy(mesh, name));
+            health.proxies = asked.buffered(ASKED_AT_ONCE).collect().await;
         }
-        Err(_) => health.complaints.push("the state directory cannot be read".to_owned()),
+        Err(failure) => health.complaints.push(failure.message().to_owned()),
     }
     let judged = judge(&health);
     health.complaints.extend(judged);
@@ -94,12 +94,13 @@ async fn proxy(mesh: &Mesh, name: String) -> ProxyHealth {
 
 /// A proxy that is not ready answers with 503 and says why.
 async fn readiness(mesh: &Mesh, name: &str) -> Result<ReadyStatus, AskError> {
-    let socket = mesh.directory.proxy_socket(name);
-    let answer = Connection::open(&socket).await?.ask(Method::GET, "/ready", bytes::Bytes::new()).await?;
+    let mut connection = mesh.proxy_connection(name).await?;
+    let answer = connection.ask(Method::GET, "/ready", bytes::Bytes::new()).await?;
     if answer.status != StatusCode::SERVICE_UNAVAILABLE {
         answer.check()?;
     }
-    serde_json::from_slice(&answer.body).map_err(|source| AskError::Content { socket, source })
+    serde_json::from_slice(&answer.body)
+        .map_err(|source| AskError::Content { place: name.to_owned(), source })
 }
 
 /// What needs attention now (pure).

@@ -59,7 +59,7 @@ pub(super) fn run(global: &GlobalArgs, id: &str, form: Format) -> Outcome {
 /// Asks each proxy, since an id does not say whose it is.
 fn find(mesh: &Mesh, id: &str) -> Result<(String, Denial), Failure> {
     let mut silent = Vec::new();
-    for workload in target::workloads(mesh)? {
+    for workload in block_on(target::with_proxies(mesh, None))? {
         let path = format!("/decision?id={id}");
         match block_on(async { Ok(mesh.proxy::<Denial>(&workload, &path).await) })? {
             Ok(denial) => return Ok((workload, denial)),

@@ -20,7 +20,7 @@ use crate::output;
 /// When there is no mesh, or a proxy does not answer: what is not known is not "no difference".
 pub(super) fn run(global: &GlobalArgs, form: Form) -> Outcome {
     let mesh = Mesh::locate(global)?;
-    let workloads = target::with_proxies(&mesh)?;
+    let workloads = block_on(target::with_proxies(&mesh, global.namespace.as_deref()))?;
     let answers = block_on(async {
         let mut answers = Vec::new();
         for id in &workloads {

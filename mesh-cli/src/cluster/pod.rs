@@ -1,0 +1,136 @@
+//! A pod, as far as commands look at it (pure).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use mesh_kube::name;
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PodView {
+    /// Name.
+    pub(crate) name: String,
+    /// Namespace.
+    pub(crate) namespace: String,
+    /// Labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`, `Unknown`.
+    pub(crate) phase: String,
+    /// Its condition `Ready`.
+    pub(crate) is_ready: bool,
+    /// It is being deleted.
+    pub(crate) is_ending: bool,
+    /// It uses the network of its node.
+    pub(crate) uses_host_network: bool,
+    /// It is a static pod's image in the API server.
+    pub(crate) is_mirror: bool,
+    /// It has a proxy of this mesh.
+    pub(crate) has_proxy: bool,
+    /// Its containers without proxy and initialisation.
+    pub(crate) containers: Vec<String>,
+    /// What its proxy's container waits for, or was ended by; empty when it runs.
+    pub(crate) proxy_trouble: String,
+    /// Since when it is there.
+    pub(crate) created: Option<Timestamp>,
+}
+
+impl PodView {
+    /// Reads what is needed.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let annotations = meta.annotations.clone().unwrap_or_default();
+        let plain = spec.into_iter().flat_map(|spec| &spec.containers);
+        let initial = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
+        let has_proxy = plain.clone().chain(initial).any(|container| container.name == name::PROXY_CONTAINER);
+        let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let statuses = || {
+            let of = |status: Option<&Vec<ContainerStatus>>| status.cloned().unwrap_or_default();
+            let mut all = of(status.and_then(|status| status.container_statuses.as_ref()));
+            all.extend(of(status.and_then(|status| status.init_container_statuses.as_ref())));
+            all
+        };
+        let proxy_trouble = statuses()
+            .iter()
+            .find(|container| container.name == name::PROXY_CONTAINER)
+            .map(trouble)
+            .unwrap_or_default();
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
+            is_ready: conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True"),
+            is_ending: meta.deletion_timestamp.is_some(),
+            uses_host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            is_mirror: annotations.contains_key("kubernetes.io/config.mirror"),
+            has_proxy,
+            containers: plain
+                .map(|container| container.name.clone())
+                .filter(|name| name != name::PROXY_CONTAINER)
+                .collect(),
+            proxy_trouble,
+            created: meta.creation_timestamp.as_ref().map(|time| time.0),
+            annotations,
+        }
+    }
+
+    /// `NAME.NAMESPACE`: the node id of its proxy.
+    pub(crate) fn id(&self) -> String {
+        format!("{}.{}", self.name, self.namespace)
+    }
+
+    /// Whether nothing of it runs any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+}
+
+fn trouble(container: &ContainerStatus) -> String {
+    let Some(state) = &container.state else { return "not started".to_owned() };
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".to_owned());
+        return match waiting.message.as_deref().filter(|message| !message.is_empty()) {
+            Some(message) => format!("{reason}: {message}"),
+            None => reason,
+        };
+    }
+    match &state.terminated {
+        Some(ended) => format!("ended with status {}", ended.exit_code),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_found_among_init_containers_too() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "a", "namespace": "web", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "containers": [{"name": "app"}],
+                "initContainers": [{"name": "mesh-proxy", "restartPolicy": "Always"}],
+            },
+            "status": {
+                "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "initContainerStatuses": [{
+                    "name": "mesh-proxy", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+                    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+                }],
+            },
+        }))
+        .expect("a pod");
+        let view = PodView::of(&pod);
+        assert_eq!(view.id(), "a.web");
+        assert!(view.has_proxy && view.is_ready && view.is_ending && !view.has_ended());
+        assert_eq!(view.containers, ["app"]);
+        assert_eq!(view.proxy_trouble, "CrashLoopBackOff: back-off 10s");
+    }
+}
