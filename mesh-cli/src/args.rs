@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs,
-    manifest, policy, proxy_config, proxy_status, ps, restart, run, status, up, validate, version, why, wire,
-    x_authz,
+    analyze, apply, check, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs,
+    manifest, policy, proxy_config, proxy_status, ps, restart, run, status, up, validate, version, wait, why,
+    wire, x_authz,
 };
 use crate::local::state::Selection;
 
 /// Runs and inspects a service mesh.
 ///
 /// Exit status: 0 success; 1 failure; 64 wrong usage; 65 configuration that is not valid; 79 `analyze`
-/// found issues at its threshold. `exec` and `run` end with the status of the program that they ran.
+/// found issues at its threshold; 124 what was waited for did not come in time. `exec` and `run` end with the status of the program that they ran.
 #[derive(Debug, Parser)]
 #[command(name = "meshctl", version, propagate_version = false, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Restart(restart::RestartArgs),
     /// Health of the whole mesh on one page
     Status(status::StatusArgs),
+    /// Whether a cluster can take the mesh, and whether the mesh is well
+    Check(check::CheckArgs),
     /// Synchronisation of each proxy with the control plane
     #[command(visible_alias = "pstat")]
     ProxyStatus(proxy_status::ProxyStatusArgs),
@@ -135,6 +137,8 @@ pub(crate) enum Command {
     Get(get::GetArgs),
     /// Delete objects
     Delete(delete::DeleteArgs),
+    /// Wait until an object is in force, or enforced by the proxies
+    Wait(wait::WaitForArgs),
     /// Say that what disappeared from a configuration folder was meant to
     Confirm(confirm::ConfirmArgs),
     /// How configuration applies to a workload or service

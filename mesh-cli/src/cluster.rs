@@ -82,7 +82,8 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         let server = config.cluster_url.to_string();
         let default_namespace = config.default_namespace.clone();
-        let client = Client::try_from(config).map_err(|source| ClusterError::Client { source })?;
+        let client =
+            Client::try_from(config).map_err(|source| ClusterError::Client { source: Box::new(source) })?;
         Ok(Self {
             client,
             server,
@@ -136,7 +137,6 @@ impl Cluster {
     ///
     /// # Errors
     /// When the API server does not list them.
-    #[expect(dead_code, reason = "what checks ask without a namespace")]
     pub(crate) async fn list_global<K>(&self, params: &ListParams) -> Result<Vec<K>, ClusterError>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug,
@@ -162,7 +162,7 @@ impl Cluster {
         let mut params = params.clone().limit(PAGE);
         let mut found = Vec::new();
         for _ in 0..PAGES_MAX {
-            let page = self.call(question.clone(), api.list(&params)).await?;
+            let page = self.call(*question, api.list(&params)).await?;
             found.extend(page.items);
             match page.metadata.continue_.filter(|next| !next.is_empty()) {
                 Some(next) => params = params.continue_token(&next),
@@ -191,7 +191,6 @@ impl Cluster {
     ///
     /// # Errors
     /// When the API server does not answer, or this user may not read it.
-    #[expect(dead_code, reason = "what checks ask without a namespace")]
     pub(crate) async fn get_global<K>(&self, name: &str) -> Result<Option<K>, ClusterError>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
@@ -253,7 +252,7 @@ impl Cluster {
 
 async fn configuration(global: &GlobalArgs) -> Result<Config, ClusterError> {
     let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
-    let unusable = |source| ClusterError::Kubeconfig { source };
+    let unusable = |source| ClusterError::Kubeconfig { source: Box::new(source) };
     let file = match &global.kubeconfig {
         Some(path) => Kubeconfig::read_from(path).map_err(unusable)?,
         None if is_named() => Kubeconfig::read().map_err(unusable)?,

@@ -5,6 +5,7 @@
 
 pub(crate) mod analyze;
 pub(crate) mod apply;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod confirm;
 pub(crate) mod delete;
@@ -29,6 +30,7 @@ pub(crate) mod target;
 pub(crate) mod up;
 pub(crate) mod validate;
 pub(crate) mod version;
+pub(crate) mod wait;
 pub(crate) mod why;
 pub(crate) mod wire;
 pub(crate) mod x_authz;
@@ -227,6 +229,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Status(args) => status::run(global, &args),
         Command::ProxyStatus(args) => proxy_status::run(global, &args),
         Command::ProxyConfig(command) => proxy_config::run(global, &command),
+        Command::Check(args) => check::run(global, &args),
+        Command::Wait(args) => wait::run(global, &args),
         Command::Analyze(args) => analyze::run(global, &args),
         Command::Why(args) => why::run(global, &args),
         Command::Policy(command) => policy::run(global, &command),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::config::KubeconfigError;
 
 /// What was asked of the API server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Question<'a> {
     /// The verb of Kubernetes' authorization: `get`, `list`, `patch`.
     pub(crate) verb: &'a str,
@@ -49,14 +49,14 @@ pub(crate) enum ClusterError {
     Kubeconfig {
         /// Why.
         #[source]
-        source: KubeconfigError,
+        source: Box<KubeconfigError>,
     },
     /// No client can be made of it.
     #[error("no connection to the cluster can be prepared")]
     Client {
         /// Why.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// Nobody answers at the address.
     #[error("the API server at {server} cannot be reached")]
@@ -65,7 +65,7 @@ pub(crate) enum ClusterError {
         server: String,
         /// Why.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// No answer in time.
     #[error("the API server at {server} did not answer within {} s ({question})", waited.as_secs())]
@@ -146,7 +146,7 @@ impl ClusterError {
                 }
             },
             source @ (kube::Error::HyperError(_) | kube::Error::Service(_)) => {
-                Self::Unreachable { server: server.to_owned(), source }
+                Self::Unreachable { server: server.to_owned(), source: Box::new(source) }
             }
             // The API server answers an upgrade with its reason in the body, which is not handed on.
             kube::Error::UpgradeConnection(error) => {

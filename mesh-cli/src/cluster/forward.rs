@@ -48,7 +48,7 @@ impl Cluster {
             namespace: Some(namespace),
             name: Some(pod),
         };
-        let mut forwarder = self.call(question.clone(), api.portforward(pod, &[port])).await?;
+        let mut forwarder = self.call(question, api.portforward(pod, &[port])).await?;
         let (Some(stream), Some(fault)) = (forwarder.take_stream(port), forwarder.take_error(port)) else {
             return Err(ClusterError::Refused {
                 question: question.to_string(),

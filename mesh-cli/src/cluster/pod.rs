@@ -33,6 +33,8 @@ pub(crate) struct PodView {
     pub(crate) containers: Vec<String>,
     /// What its proxy's container waits for, or was ended by; empty when it runs.
     pub(crate) proxy_trouble: String,
+    /// What any of its containers waits for; empty when all run.
+    pub(crate) trouble: String,
     /// Since when it is there.
     pub(crate) created: Option<Timestamp>,
 }
@@ -75,6 +77,7 @@ impl PodView {
                 .collect(),
             proxy_trouble,
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
+            trouble: statuses().iter().map(trouble).find(|trouble| !trouble.is_empty()).unwrap_or_default(),
             annotations,
         }
     }
@@ -100,8 +103,8 @@ fn trouble(container: &ContainerStatus) -> String {
         };
     }
     match &state.terminated {
-        Some(ended) => format!("ended with status {}", ended.exit_code),
-        None => String::new(),
+        Some(ended) if ended.exit_code != 0 => format!("ended with status {}", ended.exit_code),
+        Some(_) | None => String::new(),
     }
 }
 

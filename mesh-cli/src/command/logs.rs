@@ -3,6 +3,8 @@
 
 mod of_cluster;
 
+pub(crate) use of_cluster::seconds;
+
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ struct Source {
 ///
 /// # Errors
 /// When it is none, or not more than nothing.
-pub(super) fn seconds(text: &str) -> Result<i64, String> {
+pub(crate) fn seconds(text: &str) -> Result<i64, String> {
     let wrong = || "write a time such as 90s, 10m or 2h".to_owned();
     let (number, unit) = match text.char_indices().last() {
         Some((at, 's')) => (&text[..at], 1),

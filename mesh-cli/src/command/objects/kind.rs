@@ -149,6 +149,6 @@ mod tests {
         let error = parse("authorizationpolicys").expect_err("a typo");
         assert!(error.hint().starts_with("Did you mean authorizationpolic"), "{}", error.hint());
         assert!(parse("services.security.istio.io").is_err(), "a group that is not its own");
-        assert!(parse("pods").is_err());
+        assert!(parse("gateways").is_err());
     }
 }

@@ -94,7 +94,6 @@ impl<'c> Server<'c> {
     ///
     /// # Errors
     /// When the server does not answer, or may not be asked.
-    #[expect(dead_code, reason = "what waiting asks")]
     pub(crate) async fn read(&self, object: &ObjectRef) -> Result<Option<Value>, Failure> {
         let resource = kind::resource(object.kind);
         let api = self.api(object).await?;

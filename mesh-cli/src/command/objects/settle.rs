@@ -45,6 +45,11 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// Any state.
+    pub(crate) fn any() -> Self {
+        Self { generation: None, version: String::new() }
+    }
+
     /// The stamp of an object as the API server tells it.
     pub(crate) fn of(object: &serde_json::Value) -> Self {
         let metadata = object.get("metadata");
@@ -88,7 +93,8 @@ impl Expectation {
     }
 }
 
-fn has_reached(found: &ObjectSummary, wanted: &Stamp) -> bool {
+/// Whether the control plane has this state of an object, or a later one.
+pub(crate) fn has_reached(found: &ObjectSummary, wanted: &Stamp) -> bool {
     super::value(&found.yaml).is_some_and(|value| Stamp::of(&value).reaches(wanted))
 }
 
