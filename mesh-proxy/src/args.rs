@@ -40,6 +40,8 @@ pub enum Command {
 pub enum InterceptCommand {
     /// Puts the rules in force, in place of earlier ones, as one transaction.
     Install(InterceptArgs),
+    /// Prints the rules as nft reads them, and changes nothing.
+    Show(InterceptArgs),
     /// Takes the rules away; that there are none is no error.
     Remove,
 }
@@ -88,6 +90,10 @@ pub struct RunArgs {
     /// Where readiness and metrics are served (plain HTTP).
     #[arg(long, env = "MESH_PROXY_STATUS_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:15021")]
     pub status_listen: SocketAddr,
+    /// Probes of the application that are answered there, as JSON: an object of paths and what each one stands
+    /// for. Default: none.
+    #[arg(long, env = "MESH_PROXY_APP_PROBES", value_name = "JSON", default_value = "")]
+    pub app_probes: String,
     /// Mark of the proxy's own packets, by which interception lets them pass; 0 marks none, and then
     /// interception must know them by the user that the proxy runs as.
     #[arg(long, env = "MESH_PROXY_FWMARK", value_name = "NUMBER", default_value_t = 1337)]
@@ -134,7 +140,8 @@ impl WaitArgs {
     }
 }
 
-/// Arguments of `intercept install`.
+/// Arguments of `intercept install` and `intercept show`. What is excluded is left alone even when it is
+/// included too.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InterceptArgs {
     /// Port that TCP from the workload is led to.
@@ -161,6 +168,16 @@ pub struct InterceptArgs {
     /// Outbound destinations that are left alone.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub exclude_outbound_cidrs: Vec<IpNet>,
+    /// Inbound ports that alone are led to the proxy; 0 leads none. Default: all.
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub include_inbound_ports: Vec<u16>,
+    /// Outbound ports that are led to the proxy whatever the destination.
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub include_outbound_ports: Vec<u16>,
+    /// Outbound destinations that are led to the proxy. What is neither among these nor among the ports is then
+    /// left alone. Default: all.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub include_outbound_cidrs: Vec<IpNet>,
 }
 
 #[cfg(test)]

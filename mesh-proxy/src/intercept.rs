@@ -1,22 +1,33 @@
 //! Interception: the nftables rules that lead a workload's traffic through its proxy.
 //!
-//! The rules live in one table, `inet mini_mesh`, in the network namespace of the workload, and are fed to
-//! `nft` as one transaction: there is no moment with half of them. They hold for IPv4 and IPv6 alike. They
-//! stay when the proxy dies, so that what they lead to a closed port is refused: a workload without its
-//! proxy has no network, never a plaintext one.
+//! The rules live in one table, `inet mini_mesh`, in the network namespace of the workload, and are handed to
+//! the kernel as one transaction: there is no moment with half of them. They hold for IPv4 and IPv6 alike, and
+//! where there is no IPv6 too. They stay when the proxy dies, so that what they lead to a closed port is
+//! refused: a workload without its proxy has no network, never a plaintext one.
 //!
-//! The proxy's own packets are told apart by a mark and not by a user id, so that it matters to nobody as
-//! whom proxy and application run; setting the mark needs `CAP_NET_ADMIN`, which applications do not have.
+//! [`ruleset`] decides which rules there are, [`message`] writes them as the kernel reads them and [`netlink`]
+//! hands them over; no program is needed for it. [`render`] writes the same rules for people and for `nft`.
+//!
+//! Where a supervisor starts the proxy, its own packets are told apart by a mark and not by a user id, so that
+//! it matters to nobody as whom proxy and application run; setting the mark needs `CAP_NET_ADMIN`, which
+//! applications do not have. In a pod the proxy has no privilege either and a user of its own, so there its
+//! packets are told by that user, which no application may run as.
 
+mod message;
+mod netlink;
 mod ruleset;
+mod text;
 
-use std::io::{self, Write as _};
-use std::net::IpAddr;
-use std::process::{Command, ExitStatus, Stdio};
+use std::io;
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 
-pub use ruleset::render;
+pub use text::render;
+
+use message::{Batch, Part};
+use netlink::SendError;
+use ruleset::{Condition, Verdict};
 
 /// Name of the table.
 pub const TABLE: &str = "inet mini_mesh";
@@ -24,10 +35,7 @@ pub const TABLE: &str = "inet mini_mesh";
 /// Ports of the proxy that its operators reach from outside: metrics and readiness.
 pub const EXCLUDED_INBOUND_PORTS: [u16; 2] = [15020, 15021];
 
-/// Where `nft` may be when `PATH` does not say: it is a program of system administration.
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
-
-/// What is led where, and what is not.
+/// What is led where, and what is not. What is excluded is left alone even when it is included too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Port that outbound TCP is led to.
@@ -46,6 +54,13 @@ pub struct Settings {
     pub exclude_outbound_ports: Vec<u16>,
     /// Outbound destinations that are left alone.
     pub exclude_outbound_cidrs: Vec<IpNet>,
+    /// Inbound ports that alone are led to the proxy; empty for all.
+    pub include_inbound_ports: Vec<u16>,
+    /// Outbound ports that are led to the proxy whatever the destination.
+    pub include_outbound_ports: Vec<u16>,
+    /// Outbound destinations that are led to the proxy. When this list and that of the ports are empty, all
+    /// are; otherwise what is in neither is left alone.
+    pub include_outbound_cidrs: Vec<IpNet>,
 }
 
 impl Default for Settings {
@@ -60,6 +75,9 @@ impl Default for Settings {
             exclude_inbound_ports: Vec::new(),
             exclude_outbound_ports: Vec::new(),
             exclude_outbound_cidrs: Vec::new(),
+            include_inbound_ports: Vec::new(),
+            include_outbound_ports: Vec::new(),
+            include_outbound_cidrs: Vec::new(),
         }
     }
 }
@@ -70,15 +88,9 @@ impl Settings {
     pub fn exempts_proxy(&self) -> bool {
         self.fwmark != 0 || !self.exclude_uids.is_empty()
     }
-
-    /// Destinations of one family that are left alone, as prefixes that hold no host bits and do not overlap.
-    fn excluded(&self, is_wanted: fn(&IpAddr) -> bool) -> Vec<IpNet> {
-        let wanted = self.exclude_outbound_cidrs.iter().filter(|net| is_wanted(&net.addr()));
-        IpNet::aggregate(&wanted.map(IpNet::trunc).collect())
-    }
 }
 
-/// Why the rules could not be put in place or taken away.
+/// Why the rules could not be put in place or taken away. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum InterceptError {
     /// The proxy's own packets would be led back to it.
@@ -86,61 +98,115 @@ pub enum InterceptError {
         "nothing exempts the proxy's own traffic: give a mark other than 0, or the user that the proxy runs as"
     )]
     ProxyNotExempt,
-    /// `nft` is not there.
-    #[error("the program nft is missing: install the package nftables")]
-    ProgramMissing,
-    /// `nft` could not be run.
-    #[error("cannot run nft")]
-    Run(#[source] io::Error),
-    /// `nft` refused.
-    #[error("nft refused the rules ({status}): {message}")]
+    /// The kernel's netfilter cannot be reached.
+    #[error("cannot reach nftables in the kernel{}", hint(source, None))]
+    Unreachable {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("the kernel refuses {what}{hint}")]
     Refused {
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        message: String,
+        /// Which part of the rules.
+        what: String,
+        /// What to do about it, or nothing.
+        hint: String,
+        /// Why.
+        source: io::Error,
     },
 }
 
 /// Puts the rules in force in the network namespace of this process, in place of earlier ones.
 ///
-/// Blocks until `nft` ends; called once before the workload's application starts.
+/// Blocks until the kernel has answered; called once before the workload's application starts.
 ///
 /// # Errors
-/// When `nft` is missing or refuses (usually: no `CAP_NET_ADMIN` here); then nothing has changed.
+/// When the kernel refuses; usually there is no `CAP_NET_ADMIN` here, or it has no nftables.
 pub fn install(settings: &Settings) -> Result<(), InterceptError> {
     if !settings.exempts_proxy() {
         return Err(InterceptError::ProxyNotExempt);
     }
-    feed(&render(settings))
+    send(&Batch::replacing(&ruleset::chains(settings)))
 }
 
 /// Takes the rules away; that there are none is no error.
 ///
 /// # Errors
-/// When `nft` is missing or refuses.
+/// When the kernel refuses.
 pub fn remove() -> Result<(), InterceptError> {
-    // Deleting what may be absent fails, so the table is declared first, in the same transaction.
-    feed(&format!("table {TABLE}\ndelete table {TABLE}\n"))
+    send(&Batch::removing())
 }
 
-fn feed(rules: &str) -> Result<(), InterceptError> {
-    let mut nft = Command::new("nft");
-    let path = std::env::var("PATH").unwrap_or_default();
-    nft.args(["-f", "-"]).env("PATH", format!("{path}:{SYSTEM_PATH}"));
-    nft.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = nft.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => InterceptError::ProgramMissing,
-        _ => InterceptError::Run(error),
-    })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // When nft ends before it has read everything, its exit status and message say more than this error.
-        let _broken_pipe = stdin.write_all(rules.as_bytes());
+fn send(batch: &Batch) -> Result<(), InterceptError> {
+    netlink::send(batch).map_err(|error| match error {
+        SendError::Socket(source) => InterceptError::Unreachable { source },
+        SendError::Refused { part, reason } => InterceptError::Refused {
+            what: describe(&part),
+            hint: hint(&reason, Some(&part)),
+            source: reason,
+        },
+    })
+}
+
+fn describe(part: &Part) -> String {
+    match part {
+        Part::Transaction => "the rules".to_owned(),
+        Part::Table => format!("the table {TABLE}"),
+        Part::Chain(name) => format!("the chain {name} of the table {TABLE}"),
+        Part::Rule(rule) => format!("the rule \"{rule}\" of the table {TABLE}"),
     }
-    let output = child.wait_with_output().map_err(InterceptError::Run)?;
-    if output.status.success() {
-        return Ok(());
+}
+
+/// What to do about a refusal, in brackets; empty when its reason says all that is known.
+fn hint(reason: &io::Error, part: Option<&Part>) -> String {
+    let modules = match part {
+        None | Some(Part::Transaction) => "nfnetlink, nf_tables".to_owned(),
+        Some(Part::Table) => "nf_tables, nf_tables_inet".to_owned(),
+        Some(Part::Chain(_)) => "nft_chain_nat, nf_nat".to_owned(),
+        Some(Part::Rule(rule)) => {
+            let asks_routes = rule.conditions.contains(&Condition::Local);
+            let redirects = matches!(rule.verdict, Verdict::Redirect(_));
+            let needed = [(asks_routes, "nft_fib_inet"), (redirects, "nft_redir, nf_nat")];
+            let needed: Vec<_> = needed.iter().filter(|(is, _)| *is).map(|(_, modules)| *modules).collect();
+            needed.join(", ")
+        }
+    };
+    match reason.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => {
+            " (CAP_NET_ADMIN is needed in the user namespace that owns this network namespace)".to_owned()
+        }
+        Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT)
+            if !modules.is_empty() =>
+        {
+            format!(" (the kernel of this machine has none of it; load the module: {modules})")
+        }
+        _ => String::new(),
     }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(InterceptError::Refused { status: output.status, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_would_lead_the_proxy_to_itself_are_refused() {
+        let settings = Settings { fwmark: 0, ..Settings::default() };
+        assert!(!settings.exempts_proxy());
+        assert!(matches!(install(&settings), Err(InterceptError::ProxyNotExempt)));
+    }
+
+    #[test]
+    fn a_refusal_names_the_rule_and_the_module_that_it_needs() {
+        let chains = ruleset::chains(&Settings::default());
+        let missing = io::Error::from_raw_os_error(Errno::ENOENT as i32);
+        let last = chains[1].rules.last().expect("there are rules").clone();
+        let part = Part::Rule(Box::new(last));
+        let what = describe(&part);
+        assert!(what.contains("fib daddr type local meta l4proto tcp redirect to :15006"), "{what}");
+        let hint_of_rule = hint(&missing, Some(&part));
+        assert!(hint_of_rule.contains("nft_fib_inet, nft_redir"), "{hint_of_rule}");
+        let forbidden = io::Error::from_raw_os_error(Errno::EPERM as i32);
+        assert!(hint(&forbidden, Some(&Part::Transaction)).contains("CAP_NET_ADMIN"));
+        assert_eq!(hint(&io::Error::from_raw_os_error(Errno::ENOMEM as i32), Some(&part)), "");
+    }
 }

@@ -6,7 +6,7 @@
 //! (HTTP/1.1, HTTP/2, byte streams), [`respond`] (errors to answers), [`telemetry`] (one record per outcome).
 //! Beside it: [`state`] (the snapshot that requests read), [`trial`] (policies that are tried on them),
 //! [`control`] (discovery client that makes the snapshot),
-//! [`identity`] (certificate rotation), [`dns`], [`admin`], [`intercept`] (nftables), [`runtime`] (workers,
+//! [`identity`] (certificate rotation), [`dns`], [`admin`], [`app_probe`] (the kubelet's), [`intercept`] (nftables), [`runtime`] (workers,
 //! tasks, drain), [`config`], [`wait`] (for who may not start before the proxy serves).
 //!
 //! Invariants: before its first identity and its first complete configuration a proxy admits nothing; the
@@ -16,6 +16,7 @@
 pub mod accept;
 pub mod admin;
 pub mod app;
+pub mod app_probe;
 pub mod args;
 pub mod authz;
 pub mod balance;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(*args),
         Command::Intercept { command } => report(match command {
             InterceptCommand::Install(args) => intercept::install(&args.into()),
+            InterceptCommand::Show(args) => return show(&intercept::render(&args.into())),
             InterceptCommand::Remove => intercept::remove(),
         }),
         Command::Wait(args) => report(wait::until_ready(args.address(), args.timeout)),
@@ -48,6 +49,14 @@ fn report<E: std::error::Error>(outcome: Result<(), E>) -> ExitCode {
             complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn show(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_closed) => ExitCode::FAILURE,
     }
 }
 

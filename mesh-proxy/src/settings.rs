@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use mesh_api::name::{NameError, Namespace, ObjectName, ServiceAccount, SpiffeId, TrustDomain};
 
+use crate::app_probe::{AppProbeTable, AppProbesError};
 use crate::args::{InterceptArgs, RunArgs};
 use crate::config::DataPathSettings;
 use crate::intercept;
@@ -68,6 +69,9 @@ pub enum SettingsError {
         /// What was given.
         address: SocketAddr,
     },
+    /// The probes of the application.
+    #[error("--app-probes cannot be used")]
+    AppProbes(#[from] AppProbesError),
     /// Too few or too many workers.
     #[error("--workers must be from 1 to {WORKERS_MAX}")]
     Workers,
@@ -93,6 +97,8 @@ pub struct Settings {
     pub namespace: Namespace,
     /// How the workload proves who it is while it has no certificate.
     pub proof: Proof,
+    /// Probes of the application that are answered at the status listener.
+    pub app_probes: AppProbeTable,
     /// Trust domain of the mesh.
     pub trust_domain: TrustDomain,
     /// Identity that the control plane must prove.
@@ -119,6 +125,7 @@ impl Settings {
         let namespace = Namespace::parse(namespace).map_err(named("node-id"))?;
         let trust_domain = TrustDomain::parse(&args.trust_domain).map_err(named("trust-domain"))?;
         let proof = proof(&args)?;
+        let app_probes = AppProbeTable::parse(&args.app_probes)?;
         check_admin(&args)?;
         check_ports(&args)?;
         let workers = match args.workers {
@@ -138,7 +145,7 @@ impl Settings {
             drain_deadline: args.drain_deadline,
             ..DataPathSettings::default()
         };
-        Ok(Self { args, workload, namespace, proof, trust_domain, control_identity, workers, data_path })
+        Ok(Self { args, workload, namespace, proof, app_probes, trust_domain, control_identity, workers, data_path })
     }
 
     /// The settings in force by the names of their flags, for the admin socket.
@@ -162,6 +169,7 @@ impl Settings {
             ("dns-port", args.dns_port.to_string()),
             ("dns-upstream", upstreams.join(",")),
             ("status-listen", args.status_listen.to_string()),
+            ("app-probes", self.app_probes.paths().collect::<Vec<_>>().join(",")),
             ("fwmark", args.fwmark.to_string()),
             ("workers", self.workers.to_string()),
             ("access-log", args.access_log.clone()),
@@ -220,6 +228,9 @@ impl From<InterceptArgs> for intercept::Settings {
             exclude_inbound_ports: args.exclude_inbound_ports,
             exclude_outbound_ports: args.exclude_outbound_ports,
             exclude_outbound_cidrs: args.exclude_outbound_cidrs,
+            include_inbound_ports: args.include_inbound_ports,
+            include_outbound_ports: args.include_outbound_ports,
+            include_outbound_cidrs: args.include_outbound_cidrs,
         }
     }
 }

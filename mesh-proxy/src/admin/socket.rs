@@ -1,5 +1,7 @@
 //! Where connections of operators, probes and scrapers come from.
 
+use std::net::IpAddr;
+
 use mesh_daemon::operator_socket::OperatorSocket;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
@@ -11,6 +13,10 @@ impl Accept for OperatorSocket {
     async fn accept(&self) -> UnixStream {
         Self::accept(self).await.0
     }
+
+    fn local(_stream: &UnixStream) -> Option<IpAddr> {
+        None
+    }
 }
 
 impl Accept for TcpListener {
@@ -18,5 +24,9 @@ impl Accept for TcpListener {
 
     async fn accept(&self) -> TcpStream {
         crate::accept::listener::accept(self).await.0
+    }
+
+    fn local(stream: &TcpStream) -> Option<IpAddr> {
+        stream.local_addr().ok().map(|address| address.ip().to_canonical())
     }
 }
