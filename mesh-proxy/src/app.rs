@@ -140,6 +140,7 @@ pub async fn run(settings: Settings, log: LogControl) -> Result<(), RunError> {
     spawn_discovery(&mut tasks, &settings, &identity, &control_status, &state, questions);
     tasks.spawn("upkeep", upkeep(metrics, telemetry.clone(), Arc::clone(&control_status)));
     tasks.spawn("announcement", announce(admin));
+    tasks.spawn("completion", complete(state.clone(), drain.clone()));
 
     let data_path = Arc::new(settings.data_path.clone());
     let mut workers = Vec::with_capacity(settings.workers);
@@ -379,6 +380,20 @@ async fn upkeep(metrics: Option<PrometheusHandle>, telemetry: Telemetry, status:
             );
         }
     }
+}
+
+/// Begins the drain once what the workload was started for is done. Where Kubernetes knows no sidecars nothing
+/// else ends the proxy of a Job, and the pod would never be complete.
+async fn complete(state: State, drain: Drain) {
+    let mut revisions = state.revisions();
+    while !state.load().workload.as_ref().is_some_and(|workload| workload.config.completed) {
+        if revisions.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+    tracing::info!("the application has ended for good; draining");
+    drain.begin();
+    std::future::pending().await
 }
 
 /// Says once that traffic is served.

@@ -5,7 +5,10 @@
 //! destination, port and subset and kept in a [`group`]; what is learnt about an endpoint ([`load`]) outlives
 //! that, so that a new endpoint elsewhere does not make it forgotten.
 //!
-//! Endpoints that drain, have no weight, or were tried for this request already are left out.
+//! Endpoints that drain, have no weight, or were tried for this request already are left out; those that drain
+//! serve all the same when there is no other, which is better than nobody. When every endpoint says for which
+//! zones it is meant (topology hints of Kubernetes) and one is meant for this one, the choice is among those,
+//! and the others are for what these could not serve.
 
 mod group;
 mod load;
@@ -45,6 +48,8 @@ pub struct Request<'a> {
     pub dialled: SocketAddr,
     /// Endpoints to leave out.
     pub tried: &'a [usize],
+    /// Zone of the own workload; empty when it is not known.
+    pub zone: &'a str,
     /// Time allowed for a connect when the destination's policy says nothing.
     pub connect_timeout: Duration,
 }
@@ -83,8 +88,7 @@ impl Balancer {
     pub fn pick(&self, request: &Request<'_>, rng: &mut fastrand::Rng) -> Option<Picked> {
         let group = self.group(request)?;
         let now = Instant::now();
-        let index = group.choose(request.tried, now, rng)?;
-        let candidate = &group.candidates()[index];
+        let candidate = group.choose(request.tried, now, rng)?;
         let load = if group.is_passthrough() {
             self.loads.of(request.dialled, now)
         } else {
@@ -101,7 +105,7 @@ impl Balancer {
     fn group(&self, request: &Request<'_>) -> Option<Rc<Group>> {
         let key = (request.destination.generation, request.port);
         if let Some(known) = self.groups.borrow().get(&key)
-            && let Some(group) = known.iter().find(|group| group.subset() == request.subset)
+            && let Some(group) = known.iter().find(|group| group.serves(request))
         {
             return Some(Rc::clone(group));
         }

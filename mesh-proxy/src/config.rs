@@ -17,6 +17,13 @@ pub struct DataPathSettings {
     pub fwmark: Option<u32>,
     /// Longest time between the begin of a drain and the end of the process. Default 30 s.
     pub drain_deadline: Duration,
+    /// Time for which inbound connections are still accepted once the drain has begun, at most a quarter of
+    /// its deadline: callers learn of it meanwhile. Default 2 s.
+    pub withdrawal: Duration,
+    /// Whether connections of the application stay open while the proxy drains, for as long as the application
+    /// keeps them and the deadline allows: it may be ending too and call others while it does. Default false:
+    /// idle ones are closed.
+    pub keeps_outbound: bool,
     /// Silence after which a client on an undeclared port is taken for one that waits for the other side to
     /// speak first. Default 50 ms: longer than a client needs to send its first bytes on a local network,
     /// and unnoticed by a person.
@@ -37,6 +44,8 @@ impl Default for DataPathSettings {
             outbound_port: 15001,
             fwmark: Some(1337),
             drain_deadline: Duration::from_secs(30),
+            withdrawal: Duration::from_secs(2),
+            keeps_outbound: false,
             detect_wait: Duration::from_millis(50),
             request_head_timeout: Duration::from_secs(10),
             request_body_timeout: Duration::from_secs(300),

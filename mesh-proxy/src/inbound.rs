@@ -183,7 +183,7 @@ async fn plain(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, t
     let peeked = if transport == Transport::Opaque && matches!(protocol, Protocol::Tcp | Protocol::Tls) {
         Ok(Peeked::Silent)
     } else {
-        first_bytes_or_drain(worker, &socket, silence).await
+        first_bytes_or_drain(worker, &socket, Direction::Inbound, silence).await
     };
     let first = match peeked {
         // A client that has said all that it will say may still wait for the application to speak.
@@ -196,14 +196,15 @@ async fn plain(worker: &Rc<Worker>, connection: Connection, socket: TcpStream, t
     Box::pin(spoken(worker, connection, socket, (transport, protocol, first))).await;
 }
 
-/// Waits for the first bytes of a connection. One that is still silent when the drain begins has nothing in
-/// flight, and has ended by that.
+/// Waits for the first bytes of a connection. One that is still silent when connections end that carry nothing
+/// has ended by that.
 ///
 /// # Errors
 /// When the socket fails.
 pub async fn first_bytes_or_drain(
     worker: &Worker,
     socket: &TcpStream,
+    direction: Direction,
     silence: std::time::Duration,
 ) -> std::io::Result<Peeked> {
     if silence <= worker.settings.detect_wait {
@@ -212,7 +213,7 @@ pub async fn first_bytes_or_drain(
     tokio::select! {
         biased;
         peeked = peek::first_bytes(socket, silence, worker.settings.request_head_timeout) => peeked,
-        () = worker.draining() => Ok(Peeked::Ended),
+        () = worker.leaving(direction) => Ok(Peeked::Ended),
     }
 }
 

@@ -75,7 +75,8 @@ async fn known(
     let peeked = match model.protocol(port) {
         Protocol::Tcp | Protocol::Tls => Ok(Peeked::Silent),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
-            inbound::first_bytes_or_drain(worker, &socket, settings.http_idle_timeout).await
+            inbound::first_bytes_or_drain(worker, &socket, Direction::Outbound, settings.http_idle_timeout)
+                .await
         }
         Protocol::Auto => {
             peek::first_bytes(&socket, settings.detect_wait, settings.request_head_timeout).await

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_api::error_chain::chain;
 use mesh_policy::authenticate::Refused;
 
-use crate::connection::Direction;
+use crate::connection::{Connection, Direction};
 use crate::ext_authz;
 use crate::telemetry::{FaultDomain, Flag, HttpRecord, Verdict};
 use crate::upstream::ConnectError;
@@ -18,6 +18,10 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Header that tells a peer of the mesh which decision refused its request, for `meshctl why`.
 pub const DECISION_ID: HeaderName = HeaderName::from_static("x-mesh-decision");
+
+/// Header that tells a peer of the mesh that a request has not reached the application, not even in part: it may
+/// be sent elsewhere, whatever it asks for.
+pub const UNPROCESSED: HeaderName = HeaderName::from_static("x-mesh-unprocessed");
 
 /// Why a request gets no answer from the application.
 #[derive(Debug)]
@@ -267,6 +271,14 @@ impl Refusal {
             | Self::UpstreamProtocol { .. }
             | Self::UpstreamTimeout => false,
         }
+    }
+
+    /// Whether the peer of `connection` is told that nothing was done for its request. Only proxies of the mesh
+    /// are, because only they are believed; for anybody else it would be a header without a meaning.
+    #[must_use]
+    pub fn is_unprocessed(&self, connection: &Connection) -> bool {
+        let is_of_mesh = connection.direction == Direction::Inbound && connection.tls.is_some();
+        is_of_mesh && matches!(self, Self::ConnectFailed(_))
     }
 
     /// Writes the refusal into the record. The status is the one of HTTP unless one was sent already; a codec

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mesh_api::name::{NameError, Namespace, ObjectName, ServiceAccount, SpiffeId, TrustDomain};
 
@@ -19,6 +20,11 @@ use crate::intercept;
 const WORKERS_DEFAULT_MAX: usize = 4;
 /// Most workers at all.
 const WORKERS_MAX: usize = 256;
+/// Time from the begin of a drain until callers have learnt of it: through one control plane on this machine.
+const WITHDRAWAL: Duration = Duration::from_secs(2);
+/// The same through an API server, replicas of the control plane, and services of the cluster that clients
+/// outside of the mesh use. Istio's proxies take the same time (`terminationDrainDuration`).
+const POD_WITHDRAWAL: Duration = Duration::from_secs(5);
 /// Namespace and service account of the control plane.
 const CONTROL_NAMESPACE: &str = "istio-system";
 const CONTROL_ACCOUNT: &str = "mesh-control";
@@ -138,14 +144,28 @@ impl Settings {
         let control_namespace = Namespace::parse(CONTROL_NAMESPACE).map_err(named("trust-domain"))?;
         let control_account = ServiceAccount::parse(CONTROL_ACCOUNT).map_err(named("trust-domain"))?;
         let control_identity = SpiffeId::for_workload(&trust_domain, &control_namespace, &control_account);
+        // On Kubernetes proxy and application end together; elsewhere a proxy may be restarted alone.
+        let is_pod = matches!(proof, Proof::ServiceAccountToken(_));
         let data_path = DataPathSettings {
             inbound_port: args.inbound_port,
             outbound_port: args.outbound_port,
             fwmark: (args.fwmark != 0).then_some(args.fwmark),
             drain_deadline: args.drain_deadline,
+            withdrawal: if is_pod { POD_WITHDRAWAL } else { WITHDRAWAL },
+            keeps_outbound: is_pod,
             ..DataPathSettings::default()
         };
-        Ok(Self { args, workload, namespace, proof, app_probes, trust_domain, control_identity, workers, data_path })
+        Ok(Self {
+            args,
+            workload,
+            namespace,
+            proof,
+            app_probes,
+            trust_domain,
+            control_identity,
+            workers,
+            data_path,
+        })
     }
 
     /// The settings in force by the names of their flags, for the admin socket.

@@ -159,6 +159,15 @@ pub struct ProxyState {
     pub destinations: HashMap<DestinationKey, Known>,
 }
 
+impl ProxyState {
+    /// Zone of the own workload; empty when it is not known.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        let locality = self.workload.as_ref().map(|workload| workload.config.locality.as_str());
+        locality.unwrap_or_default().split('/').nth(1).unwrap_or_default()
+    }
+}
+
 /// The answer to "who is behind this name or address".
 #[derive(Debug, Clone)]
 pub enum Resolution {

@@ -32,8 +32,6 @@ use crate::{inbound, outbound};
 const CONNECTIONS_MAX: usize = 32 * 1024;
 /// Pause between two looks for the first identity, before which nothing is accepted.
 const IDENTITY_PAUSE: Duration = Duration::from_millis(20);
-/// Longest time that inbound connections are still accepted once draining: callers learn of it meanwhile.
-const WITHDRAWAL_MAX: Duration = Duration::from_secs(2);
 
 /// Numbers connections over all workers.
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
@@ -101,7 +99,8 @@ pub struct Worker {
     open: Cell<usize>,
     closed: Notify,
     is_draining: Cell<bool>,
-    drain_begun: Notify,
+    is_withdrawn: Cell<bool>,
+    drain_moved: Notify,
 }
 
 impl Worker {
@@ -117,10 +116,40 @@ impl Worker {
         self.is_draining.get()
     }
 
-    /// Waits for the begin of the drain. Dropping the future loses nothing.
-    pub async fn draining(&self) {
-        while !self.is_draining.get() {
-            self.drain_begun.notified().await;
+    /// Waits until connections of this direction that carry nothing are to end. Dropping the future loses
+    /// nothing.
+    ///
+    /// That is later than the begin of the drain: callers go on calling until they have learnt of it, and one
+    /// that is told by the end of its connection may have sent a request meanwhile, which it cannot send again
+    /// if it must not be sent twice. Until then each answer says that the connection ends with it. An
+    /// application that ends together with its proxy may call others to the last, so where its end can be
+    /// waited for, its connections are its own to end.
+    pub async fn leaving(&self, direction: Direction) {
+        if direction == Direction::Outbound && self.settings.keeps_outbound {
+            return std::future::pending().await;
+        }
+        self.withdrawn().await;
+    }
+
+    /// Waits until callers have had time to learn of the drain.
+    async fn withdrawn(&self) {
+        while !self.is_withdrawn.get() {
+            self.drain_moved.notified().await;
+        }
+    }
+
+    /// Time that callers are given to learn of the drain. None is needed where nobody is meant to call, and
+    /// where what is called has ended already.
+    fn withdrawal(&self) -> Duration {
+        let state = self.state.load();
+        let is_called = state
+            .workload
+            .as_ref()
+            .is_some_and(|workload| !workload.config.inbound.is_empty() && !workload.config.completed);
+        if is_called {
+            self.settings.withdrawal.min(self.settings.drain_deadline / 4)
+        } else {
+            Duration::ZERO
         }
     }
 
@@ -129,7 +158,10 @@ impl Worker {
     async fn follow_drain(&self) {
         self.drain.draining().await;
         self.is_draining.set(true);
-        self.drain_begun.notify_waiters();
+        self.drain_moved.notify_waiters();
+        tokio::time::sleep(self.withdrawal()).await;
+        self.is_withdrawn.set(true);
+        self.drain_moved.notify_waiters();
         std::future::pending().await
     }
 
@@ -208,7 +240,8 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         open: Cell::new(0),
         closed: Notify::new(),
         is_draining: Cell::new(false),
-        drain_begun: Notify::new(),
+        is_withdrawn: Cell::new(false),
+        drain_moved: Notify::new(),
     });
     let mut relay = std::pin::pin!(worker.state.relay(published));
     tokio::select! {
@@ -216,17 +249,13 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         () = relay.as_mut() => {}
         () = worker.drain.draining() => return Ok(()),
     }
-    let withdrawal = WITHDRAWAL_MAX.min(worker.settings.drain_deadline / 4);
-    let accept_inbound = accept(&worker, &inbound, Direction::Inbound, dialled);
-    let withdrawn = async {
-        worker.drain.draining().await;
-        tokio::time::sleep(withdrawal).await;
-    };
     let inbound_until_withdrawn = async {
         tokio::select! {
-            () = accept_inbound => {}
-            () = withdrawn => {}
+            () = accept(&worker, &inbound, Direction::Inbound, dialled) => {}
+            () = worker.withdrawn() => {}
         }
+        // Who still comes is refused at once, and goes elsewhere; an open port would let him wait.
+        drop(inbound);
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -237,7 +266,7 @@ pub async fn run(setup: WorkerSetup) -> io::Result<()> {
         () = worker.upstreams.upkeep() => {}
         () = worker.follow_drain() => {}
         () = relay => {}
-        () = drained(&worker, withdrawal) => {}
+        () = drained(&worker) => {}
     }
     Ok(())
 }
@@ -309,10 +338,10 @@ fn configure(worker: &Worker) {
 
 /// Waits for the drain: for its begin, the withdrawal, and then the end of the last connection or the
 /// deadline.
-async fn drained(worker: &Worker, withdrawal: Duration) {
+async fn drained(worker: &Worker) {
     worker.drain.draining().await;
     let deadline = tokio::time::Instant::now() + worker.settings.drain_deadline;
-    tokio::time::sleep(withdrawal).await;
+    worker.withdrawn().await;
     let empty = async {
         while worker.open.get() > 0 {
             worker.closed.notified().await;

@@ -66,12 +66,15 @@ impl Candidate {
 pub(super) struct Group {
     owner: Weak<DestinationState>,
     subset: Option<String>,
+    zone: String,
     balance: Balance,
     connect_timeout: Option<Duration>,
     candidates: Vec<Candidate>,
     total_weight: u64,
     /// Where round robin stands, in units of weight.
     cursor: Cell<u64>,
+    /// Endpoints that are meant for other zones, for what those of this one could not serve.
+    beyond: Option<Box<Self>>,
 }
 
 impl Group {
@@ -87,32 +90,34 @@ impl Group {
         let timeout = policies.iter().find_map(|policy| policy.connect_timeout_ms);
         let is_plaintext = policies.iter().find_map(|policy| policy.tls) == Some(ClientTlsMode::Disable);
         let builder = Builder { destination, request, is_plaintext, loads };
-        let (balance, candidates) = match destination.port_index(request.port) {
+        let (balance, (candidates, beyond)) = match destination.port_index(request.port) {
             Some(port) if balance == Balance::Passthrough || destination.resolution == Resolution::None => {
-                (Balance::Passthrough, builder.passthrough(Some(port)))
+                (Balance::Passthrough, (builder.passthrough(Some(port)), Vec::new()))
             }
             Some(port) => (balance, builder.endpoints(port, subset)),
-            None if destination.direct.is_some() => (Balance::Passthrough, builder.passthrough(None)),
+            None if destination.direct.is_some() => {
+                (Balance::Passthrough, (builder.passthrough(None), Vec::new()))
+            }
             None => return None,
         };
-        let total_weight = candidates.iter().map(|candidate| candidate.weight).sum();
-        Some(Self {
+        let of = |candidates: Vec<Candidate>, beyond: Option<Box<Self>>| Self {
             owner: Arc::downgrade(request.destination),
             subset: request.subset.map(str::to_owned),
+            zone: request.zone.to_owned(),
             balance,
             connect_timeout: timeout.map(Duration::from_millis),
+            total_weight: candidates.iter().map(|candidate| candidate.weight).sum(),
             candidates,
-            total_weight,
             cursor: Cell::new(0),
-        })
+            beyond,
+        };
+        let beyond = (!beyond.is_empty()).then(|| Box::new(of(beyond, None)));
+        Some(of(candidates, beyond))
     }
 
-    pub(super) fn subset(&self) -> Option<&str> {
-        self.subset.as_deref()
-    }
-
-    pub(super) fn candidates(&self) -> &[Candidate] {
-        &self.candidates
+    /// Whether it was worked out for the subset and the zone of a request.
+    pub(super) fn serves(&self, request: &Request<'_>) -> bool {
+        self.subset.as_deref() == request.subset && self.zone == request.zone
     }
 
     pub(super) fn connect_timeout(&self) -> Option<Duration> {
@@ -129,7 +134,20 @@ impl Group {
     }
 
     /// Chooses a candidate whose endpoint is not among `tried`.
-    pub(super) fn choose(&self, tried: &[usize], now: Instant, rng: &mut fastrand::Rng) -> Option<usize> {
+    pub(super) fn choose(
+        &self,
+        tried: &[usize],
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<&Candidate> {
+        match (self.choose_here(tried, now, rng), &self.beyond) {
+            (Some(index), _) => Some(&self.candidates[index]),
+            (None, Some(beyond)) => beyond.choose(tried, now, rng),
+            (None, None) => None,
+        }
+    }
+
+    fn choose_here(&self, tried: &[usize], now: Instant, rng: &mut fastrand::Rng) -> Option<usize> {
         let is_open = |index: usize| !tried.contains(&self.candidates[index].endpoint);
         if self.candidates.len() == 1 {
             return is_open(0).then_some(0);
@@ -216,17 +234,29 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn endpoints(&self, port: usize, subset: Option<&Subset>) -> Vec<Candidate> {
+    /// Candidates, and those to go on to when none of them can serve.
+    fn endpoints(&self, port: usize, subset: Option<&Subset>) -> (Vec<Candidate>, Vec<Candidate>) {
         let endpoints = self.destination.endpoints.iter().enumerate();
-        let usable = endpoints.filter(|(_, endpoint)| {
-            !endpoint.draining
-                && endpoint.weight > 0
+        let serving = endpoints.filter(|(_, endpoint)| {
+            endpoint.weight > 0
                 && subset.is_none_or(|subset| {
                     subset.labels.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value))
                 })
         });
+        let (draining, lasting): (Vec<_>, Vec<_>) = serving.partition(|(_, endpoint)| endpoint.draining);
+        let usable = if lasting.is_empty() { draining } else { lasting };
+        let is_meant = |endpoint: &Endpoint| endpoint.zones.iter().any(|zone| zone == self.request.zone);
+        let is_hinted = usable.iter().all(|(_, endpoint)| !endpoint.zones.is_empty());
+        let (near, far): (Vec<_>, Vec<_>) =
+            usable.into_iter().partition(|(_, one)| !is_hinted || is_meant(one));
+        let [near, far] = [near, far].map(|endpoints| self.candidates(endpoints, port));
+        if near.is_empty() { (far, near) } else { (near, far) }
+    }
+
+    fn candidates(&self, endpoints: Vec<(usize, &Endpoint)>, port: usize) -> Vec<Candidate> {
         let sni: Arc<str> = self.server_name().into();
-        usable
+        endpoints
+            .into_iter()
             .filter_map(|(index, endpoint)| {
                 let address = SocketAddr::new(endpoint.address, *endpoint.target_ports.get(port)?);
                 let tls = self.tls(endpoint.tls.get(port)?);

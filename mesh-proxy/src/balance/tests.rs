@@ -70,6 +70,7 @@ fn request<'a>(state: &'a Arc<DestinationState>, tried: &'a [usize]) -> Request<
         alpn: UpstreamAlpn::Http1,
         dialled: "240.0.0.1:80".parse().expect("address"),
         tried,
+        zone: "",
         connect_timeout: Duration::from_secs(10),
     }
 }
@@ -124,6 +125,35 @@ fn what_drains_or_has_no_weight_or_was_tried_is_left_out() {
         let left = counts(&balancer, &request(&all, &[0, 2]), 20);
         assert_eq!(left, BTreeMap::from([(1, 20)]), "{balance:?}");
     }
+}
+
+#[test]
+fn what_drains_serves_while_there_is_no_other() {
+    let mut endpoints = three();
+    endpoints.iter_mut().for_each(|one| one.draining = true);
+    endpoints[2].weight = 0;
+    let state = state(destination(Balance::RoundRobin, endpoints), 1);
+    let counted = counts(&Balancer::default(), &request(&state, &[]), 20);
+    assert_eq!(counted, BTreeMap::from([(0, 10), (1, 10)]));
+}
+
+#[test]
+fn endpoints_meant_for_the_own_zone_are_kept_to_while_one_of_them_can_serve() {
+    let mut endpoints = three();
+    for (one, zone) in endpoints.iter_mut().zip(["a", "b", "b"]) {
+        one.zones = vec![zone.to_owned()];
+    }
+    let balancer = Balancer::default();
+    let all = state(destination(Balance::RoundRobin, endpoints.clone()), 1);
+    let of_zone = |state, zone, tried| Request { zone, ..request(state, tried) };
+    assert_eq!(counts(&balancer, &of_zone(&all, "a", &[]), 20), BTreeMap::from([(0, 20)]));
+    assert_eq!(counts(&balancer, &of_zone(&all, "b", &[]), 20), BTreeMap::from([(1, 10), (2, 10)]));
+    assert_eq!(counts(&balancer, &of_zone(&all, "b", &[1, 2]), 5), BTreeMap::from([(0, 5)]), "none is left");
+    assert_eq!(counts(&balancer, &of_zone(&all, "c", &[]), 30).len(), 3, "none is meant for it");
+    assert_eq!(counts(&balancer, &of_zone(&all, "", &[]), 30).len(), 3, "the zone is not known");
+    endpoints[1].zones.clear();
+    let partly = state(destination(Balance::RoundRobin, endpoints), 2);
+    assert_eq!(counts(&balancer, &of_zone(&partly, "a", &[]), 30).len(), 3, "hints that are not complete");
 }
 
 #[test]

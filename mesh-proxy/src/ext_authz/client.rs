@@ -127,6 +127,7 @@ fn pick(
     alpn: UpstreamAlpn,
     tried: &[usize],
 ) -> Result<Picked, AskError> {
+    let state = worker.state.load();
     let request = balance::Request {
         destination,
         port,
@@ -136,6 +137,7 @@ fn pick(
         // port 0 can be reached nowhere.
         dialled: ([0, 0, 0, 0], 0).into(),
         tried,
+        zone: state.zone(),
         connect_timeout: worker.connect_timeout(),
     };
     let picked = worker.balance.pick(&request, &mut worker.rng.borrow_mut());

@@ -19,9 +19,13 @@ const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
 const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 const SERVER: &str = "server";
 
-/// Lines by which Istio's proxies speak among themselves; no application sends or gets them.
-const BETWEEN_PROXIES: [&str; 3] =
-    ["x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-decorator-operation"];
+/// Lines by which proxies of the mesh, and Istio's, speak among themselves; no application sends or gets them.
+const BETWEEN_PROXIES: [&str; 4] = [
+    "x-envoy-peer-metadata",
+    "x-envoy-peer-metadata-id",
+    "x-envoy-decorator-operation",
+    "x-mesh-unprocessed",
+];
 /// Start of the names that only a proxy of the mesh may set (CVE-2024-45806).
 const RESERVED: &[u8] = b"x-envoy-";
 /// Longest chain of callers that is handed on; a longer one begins anew with the direct caller.
@@ -116,6 +120,7 @@ pub fn finish_request<L: HeaderLines>(lines: &mut L, hop: &Hop<'_>, record: &mut
                 BETWEEN_PROXIES.iter().for_each(|name| lines.remove(name));
             } else {
                 lines.remove_prefix(RESERVED);
+                BETWEEN_PROXIES.iter().for_each(|name| lines.remove(name));
             }
             set_client_certificate(lines, hop);
             lines.set(ATTEMPT_COUNT, b"1");

@@ -25,6 +25,7 @@ mod hostile;
 mod http2;
 mod jwt;
 mod replay;
+mod restarts;
 mod retries;
 
 use super::*;

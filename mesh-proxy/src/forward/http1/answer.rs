@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use super::head::Keeping;
 use crate::connection::Direction;
 use crate::forward::headers;
-use crate::respond::{DECISION_ID, GRPC_MESSAGE, GRPC_STATUS, Refusal};
+use crate::respond::{DECISION_ID, GRPC_MESSAGE, GRPC_STATUS, Refusal, UNPROCESSED};
 
 /// What the request and its connection make of an answer.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct Form {
     pub keeping: Keeping,
     /// Whether the request was HEAD: the answer has no body, but states the length that it would have had.
     pub is_head: bool,
+    /// Whether the peer is told that nothing was done for its request.
+    pub is_unprocessed: bool,
     /// Whether the request was gRPC: its status is told in gRPC's words and not in HTTP's.
     pub is_grpc: bool,
 }
@@ -25,7 +27,7 @@ pub struct Form {
 /// Appends the whole answer to `out`; gives the number of body bytes. `decision` names the decision that it
 /// comes from, to a peer who may know.
 pub fn write(out: &mut Vec<u8>, refusal: &Refusal, form: Form, decision: Option<&str>) -> u64 {
-    let Form { direction, keeping, is_head, is_grpc } = form;
+    let Form { direction, keeping, is_head, is_unprocessed, is_grpc } = form;
     let status = if is_grpc { StatusCode::OK } else { refusal.status() };
     let body = if is_grpc { Bytes::new() } else { refusal.body() };
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -58,6 +60,11 @@ pub fn write(out: &mut Vec<u8>, refusal: &Refusal, form: Form, decision: Option<
         out.extend_from_slice(DECISION_ID.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(decision.as_bytes());
+    }
+    if is_unprocessed {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(UNPROCESSED.as_str().as_bytes());
+        out.extend_from_slice(b": 1");
     }
     out.extend_from_slice(b"\r\nserver: ");
     out.extend_from_slice(headers::server(direction).as_bytes());

@@ -87,12 +87,12 @@ pub async fn serve(
         scanner: HeadScanner::default(),
         out: Vec::new(),
     };
-    let mut draining = pin!(worker.draining());
+    let mut leaving = pin!(worker.leaving(connection.direction));
     let waiting_since = Cell::new(Instant::now());
     let mut idle = pin!(idle(worker.settings.http_idle_timeout, &waiting_since));
     loop {
         waiting_since.set(Instant::now());
-        let after = match session.next_request(draining.as_mut(), idle.as_mut()).await {
+        let after = match session.next_request(leaving.as_mut(), idle.as_mut()).await {
             Next::Request if !crate::inbound::is_still_admitted(worker, connection) => After::Reset,
             Next::Request => session.exchange().await,
             Next::Ended => After::Close,
@@ -180,7 +180,7 @@ impl Session<'_> {
     /// Waits for the next request and reads its head.
     async fn next_request(
         &mut self,
-        draining: Pin<&mut impl Future<Output = ()>>,
+        leaving: Pin<&mut impl Future<Output = ()>>,
         idle: Pin<&mut impl Future<Output = ()>>,
     ) -> Next {
         self.scanner.reset();
@@ -188,7 +188,7 @@ impl Session<'_> {
             let filled = tokio::select! {
                 biased;
                 filled = fill(self.stream, &mut self.buffer) => filled,
-                () = draining => return Next::Ended,
+                () = leaving => return Next::Ended,
                 () = idle => return Next::Ended,
             };
             if !matches!(filled, Ok(length) if length > 0) {
@@ -320,6 +320,9 @@ impl Session<'_> {
             let started = std::time::Instant::now();
             let got = self.attempt(plan, upload, &mut opened, attempts.per_try_timeout()).await;
             match got {
+                Ok(())
+                    if attempts.is_unprocessed(&self.response.headers)
+                        && attempts.wants_elsewhere(&opened, upload.can_restart(), record) => {}
                 Ok(()) if attempts.wants_retry_for(self.response.status, upload.can_restart(), record) => {}
                 Ok(()) => {
                     opened.note_answer();
@@ -561,7 +564,9 @@ impl Session<'_> {
             record.status = 200;
             record.grpc_status = Some(refusal.grpc_status());
         }
-        let form = answer::Form { direction: self.connection.direction, keeping, is_head, is_grpc };
+        let direction = self.connection.direction;
+        let is_unprocessed = refusal.is_unprocessed(self.connection);
+        let form = answer::Form { direction, keeping, is_head, is_unprocessed, is_grpc };
         record.bytes_sent = answer::write(&mut self.out, refusal, form, record.told_decision().as_deref());
         let written = match self.stream.write_all(&self.out).await {
             Ok(()) => self.stream.flush().await,

@@ -1,7 +1,8 @@
 //! Which upstream connection serves a request, and whether another one may be tried after a failure.
 //!
-//! Some tries are safe in any case: another endpoint when a connect failed, since nothing was sent; a fresh
-//! connection when a kept one turned out to have been closed before a byte of a response came. Everything
+//! Some tries are safe in any case: another endpoint when a connect failed, since nothing was sent, or when its
+//! proxy says that it could not connect to the application, since nothing was passed on; a fresh connection
+//! when a kept one turned out to have been closed before a byte of a response came. Everything
 //! else is repeated only when the route says so, the request can be sent again whole, and the worker's budget
 //! of retries is not used up, so that a failing service is not buried under repetitions.
 
@@ -15,8 +16,9 @@ use super::attempt::AttemptError;
 use crate::balance::InFlight;
 use crate::connection::Connection;
 use crate::exchange::{Hop, Plan, budget};
+use crate::forward::headers::HeaderLines;
 use crate::forward::stream;
-use crate::respond::Refusal;
+use crate::respond::{Refusal, UNPROCESSED};
 use crate::state::DestinationState;
 use crate::telemetry::HttpRecord;
 use crate::telemetry::record::DestinationLabels;
@@ -54,6 +56,7 @@ pub fn pick(
     alpn: UpstreamAlpn,
     tried: &[usize],
 ) -> Option<Pick> {
+    let state = worker.state.load();
     let picked = worker.balance.pick(
         &crate::balance::Request {
             destination,
@@ -62,11 +65,13 @@ pub fn pick(
             alpn,
             dialled: connection.destination,
             tried,
+            zone: state.zone(),
             connect_timeout: worker.connect_timeout(),
         },
         &mut worker.rng.borrow_mut(),
     )?;
     let mut target = picked.target;
+    drop(state);
     if is_own(worker, &target) {
         target.tls = PeerTls::Plaintext;
     }
@@ -109,13 +114,6 @@ impl Opened {
         }
     }
 
-    /// Tells the balancer that the endpoint failed.
-    pub fn note_failure(&self) {
-        if let Self::Leased(_, Some(in_flight)) | Self::Fresh(_, Some(in_flight)) = self {
-            in_flight.note_failure();
-        }
-    }
-
     /// Whether it served a request before.
     #[must_use]
     pub fn is_reused(&self) -> bool {
@@ -131,6 +129,28 @@ impl Opened {
             && is_reusable
         {
             lease.keep();
+        }
+    }
+}
+
+/// What can be told of a failure.
+pub trait Failing {
+    /// Tells the balancer that the endpoint failed.
+    fn note_failure(&self);
+}
+
+impl Failing for Opened {
+    fn note_failure(&self) {
+        if let Self::Leased(_, Some(in_flight)) | Self::Fresh(_, Some(in_flight)) = self {
+            in_flight.note_failure();
+        }
+    }
+}
+
+impl Failing for Pick {
+    fn note_failure(&self) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.note_failure();
         }
     }
 }
@@ -155,6 +175,8 @@ pub struct Attempts<'a> {
     /// The next attempt waits first.
     is_pause_due: bool,
     repetition: Repetition,
+    /// The endpoint picked last proves to be of the mesh.
+    is_mesh: bool,
     tried: Vec<usize>,
     last: Option<usize>,
     in_flight: budget::InFlight,
@@ -193,6 +215,7 @@ impl<'a> Attempts<'a> {
             is_stale_retry: false,
             is_pause_due: false,
             repetition: Repetition::Harmful,
+            is_mesh: false,
             tried: Vec::new(),
             last: None,
             in_flight: worker.retries.request(),
@@ -275,6 +298,7 @@ impl<'a> Attempts<'a> {
             record.destination = Some(Arc::clone(&picked.labels));
         }
         self.last = picked.endpoint;
+        self.is_mesh = matches!(picked.target.tls, PeerTls::Mutual { .. });
         Ok(picked)
     }
 
@@ -295,6 +319,40 @@ impl<'a> Attempts<'a> {
         }
         self.made += 1;
         Ok(())
+    }
+
+    /// Whether a response says that the application has not seen the request. Only a peer that has proved to be of
+    /// the mesh is believed.
+    #[must_use]
+    pub fn is_unprocessed<L: HeaderLines>(&self, lines: &L) -> bool {
+        self.is_mesh && lines.first(UNPROCESSED.as_str()).is_some()
+    }
+
+    /// Whether a request that an endpoint has not processed is sent to another one; within what the route allows
+    /// for connects that fail, and the budget.
+    pub fn wants_elsewhere(
+        &mut self,
+        failed: &impl Failing,
+        can_restart: bool,
+        record: &mut HttpRecord,
+    ) -> bool {
+        failed.note_failure();
+        let has_left = self.made < self.limit();
+        record.is_at_retry_limit = self.limit() > 0 && !has_left;
+        if !has_left || !can_restart || !self.in_flight.may_retry() {
+            return false;
+        }
+        record.is_at_retry_limit = false;
+        // The first goes at once: another endpoint has nothing to do with what this one suffers from.
+        let is_first = self.made == 0;
+        self.next();
+        self.is_pause_due = !is_first;
+        true
+    }
+
+    /// Leaves the last endpoint out of the next pick, if there is another.
+    pub fn leave_endpoint(&mut self) {
+        self.tried.extend(self.last);
     }
 
     /// Every endpoint was tried: better one of them again than none.

@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::forward::headers;
-use crate::respond::{DECISION_ID, GRPC_MESSAGE, GRPC_STATUS, Refusal};
+use crate::respond::{DECISION_ID, GRPC_MESSAGE, GRPC_STATUS, Refusal, UNPROCESSED};
 use crate::telemetry::HttpRecord;
 
 /// Answers with a refusal and writes it into the record.
@@ -24,6 +24,9 @@ pub fn refuse(
     let mut response = Response::new(());
     if let Some(id) = record.told_decision().and_then(|id| HeaderValue::from_maybe_shared(id).ok()) {
         response.headers_mut().insert(DECISION_ID, id);
+    }
+    if refusal.is_unprocessed(record.connection()) {
+        response.headers_mut().insert(UNPROCESSED, HeaderValue::from_static("1"));
     }
     let server = headers::server(record.connection().direction);
     response.headers_mut().insert(SERVER, HeaderValue::from_static(server));

@@ -194,6 +194,12 @@ impl Exchange<'_> {
             };
             let can_restart = self.upload.can_restart();
             match got {
+                Ok(answer)
+                    if attempts.is_unprocessed(answer.response.headers())
+                        && attempts.wants_elsewhere(&picked, can_restart, &mut self.record) =>
+                {
+                    lease.note_end();
+                }
                 Ok(answer) if self.wants_retry(&mut attempts, &answer, can_restart) => {}
                 Ok(answer) => {
                     if let Some(in_flight) = &picked.in_flight {
@@ -208,7 +214,12 @@ impl Exchange<'_> {
                     return delivered;
                 }
                 Err(AttemptError::Client(_)) => return Err(Stop::Client),
-                Err(error) if can_restart && resends.is_safe(error, lease.is_reused()) => lease.note_end(),
+                Err(error) if can_restart && resends.is_safe(error, lease.is_reused()) => {
+                    if error == AttemptError::Unprocessed {
+                        attempts.leave_endpoint();
+                    }
+                    lease.note_end();
+                }
                 Err(error) => {
                     if matches!(error, AttemptError::Ended { .. } | AttemptError::Unprocessed) {
                         lease.note_end();

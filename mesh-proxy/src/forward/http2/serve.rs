@@ -60,8 +60,8 @@ enum Event {
     Failed(h2::Error),
     /// The peer asks for too much.
     Abused(Abuse),
-    /// The process drains.
-    Draining,
+    /// The process drains, and its callers have learnt of it.
+    Leaving,
     /// Time to look whether it is used.
     Tick,
     /// The state changed.
@@ -97,14 +97,14 @@ impl<'a> Session<'a> {
         let mut revisions = worker.state.revisions();
         let is_judged = connection.direction == Direction::Inbound;
         let mut is_expired = false;
-        let mut draining = pin!(worker.draining());
+        let mut leaving = pin!(worker.leaving(connection.direction));
         let mut expiry = pin!(authz::peer_expiry(connection));
         let mut tick = pin!(tokio::time::sleep(worker.settings.http_idle_timeout));
         loop {
             let event = tokio::select! {
                 biased;
                 event = poll_fn(|context| self.poll(context, &mut streams, start)) => event,
-                () = draining.as_mut(), if !self.is_leaving => Event::Draining,
+                () = leaving.as_mut(), if !self.is_leaving => Event::Leaving,
                 () = tick.as_mut() => Event::Tick,
                 Ok(()) = revisions.changed(), if is_judged => Event::Changed,
                 () = expiry.as_mut(), if is_judged && !is_expired => Event::Expired,
@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
                     drop(streams);
                     return self.close_on_peer(abuse).await;
                 }
-                Event::Draining => self.leave(),
+                Event::Leaving => self.leave(),
                 Event::Changed => {
                     judge_again.notify_waiters();
                     if !crate::inbound::is_still_admitted(worker, connection) {
