@@ -313,6 +313,32 @@ pub struct SyncStatus {
     pub error: Option<String>,
 }
 
+/// How far one object has come at one replica of the control plane: `GET /objects/status`. Each replica knows of
+/// its own proxies; the numbers of all together are their sums.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectStatus {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `metadata.generation` of the version in force; 0 when none is, or when it is of a file.
+    pub generation: i64,
+    /// The newest version was taken in.
+    pub accepted: bool,
+    /// The newest version was refused, and the last good one is in force.
+    pub held: bool,
+    /// Why the newest version was refused; empty when it was not.
+    pub reason: String,
+    /// Connected proxies of this replica that it applies to.
+    pub applies: usize,
+    /// Those of them that enforce it.
+    pub enforced: usize,
+    /// The first of those that do not yet, as `WORKLOAD.NAMESPACE`.
+    pub laggards: Vec<String>,
+}
+
 /// One object in force, for `meshctl get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectSummary {

@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use kube::Client;
-use tokio::sync::watch;
 
+use crate::leader::Leadership;
 use crate::plane::Plane;
 
 pub mod ca_bundle;
@@ -31,22 +31,10 @@ impl std::fmt::Debug for Duties {
 }
 
 /// Does the duties while `leadership` says that this replica leads.
-pub async fn run(duties: Duties, mut leadership: watch::Receiver<bool>) -> Infallible {
-    loop {
-        if leadership.wait_for(|leads| *leads).await.is_err() {
-            // Nobody decides about leadership any more: the process ends.
-            std::future::pending::<()>().await;
-        }
-        tracing::info!("this replica has the duties of the leader");
-        let work = async {
-            let never: Infallible = ca_bundle::run(&duties.client, &duties.plane).await;
-            never
-        };
-        tokio::select! {
-            never = work => match never {},
-            _ = leadership.wait_for(|leads| !*leads) => {
-                tracing::info!("another replica has the duties of the leader");
-            }
-        }
-    }
+pub async fn run(duties: Duties, leadership: Leadership) -> Infallible {
+    leadership.lead("reconcile", || all(duties.clone())).await
+}
+
+async fn all(duties: Duties) -> Infallible {
+    ca_bundle::run(&duties.client, &duties.plane).await
 }

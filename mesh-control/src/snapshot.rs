@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
-use mesh_api::model::{Availability, DestinationKey, KeySet, KeySets, Kind, TrustBundleSet, Workload};
+use mesh_api::model::{
+    Availability, DestinationKey, KeySet, KeySets, Kind, ObjectRef, TrustBundleSet, Workload,
+};
 use mesh_api::name::{Host, Namespace};
 use mesh_api::wire::TypeUrl;
 
@@ -17,6 +19,7 @@ use crate::registry::{Change, Effect, Registry, WorkloadKey};
 
 pub mod build;
 mod destination;
+mod enforcement;
 mod resource;
 
 pub use build::Knowledge;
@@ -83,6 +86,8 @@ struct Kept {
     desired: Desired,
     facts: HashSet<Effect>,
     subscribers: BTreeSet<SubscriberId>,
+    /// Versions that were current before.
+    former: enforcement::Former,
 }
 
 /// Registry, resources in use, and subscriptions.
@@ -97,6 +102,8 @@ pub struct Snapshot {
     /// Streams that wait for a workload to become known, or to change.
     watchers: HashMap<WorkloadKey, BTreeSet<SubscriberId>>,
     revision: u64,
+    /// At which revision each object was taken in as it is.
+    taken: HashMap<ObjectRef, u64>,
 }
 
 /// Who is to be told what, after a change.
@@ -115,6 +122,7 @@ impl Snapshot {
             subscriptions: HashMap::new(),
             watchers: HashMap::new(),
             revision: 0,
+            taken: HashMap::new(),
         }
     }
 
@@ -148,6 +156,7 @@ impl Snapshot {
         let mut has_changed = !effects.is_empty();
         for change in changes {
             has_changed = true;
+            self.note(&change);
             effects.extend(self.registry.apply(change));
         }
         if !has_changed {
@@ -155,7 +164,7 @@ impl Snapshot {
         }
         // A change that concerns no proxy is one all the same: operators see that it was taken in.
         self.revision += 1;
-        self.rebuild(&effects)
+        self.rebuild(&effects, self.revision - 1)
     }
 
     /// Trusts `bundle` from now on, and says who is to be told.
@@ -165,7 +174,7 @@ impl Snapshot {
         }
         self.bundle = bundle;
         self.revision += 1;
-        self.rebuild(&HashSet::from([Effect::TrustBundle]))
+        self.rebuild(&HashSet::from([Effect::TrustBundle]), self.revision - 1)
     }
 
     /// Knows these keys from now on (`None`: nothing of the source), and says who is to be told: those whose
@@ -185,7 +194,7 @@ impl Snapshot {
         if effects.is_empty() {
             return Updates::new();
         }
-        self.rebuild(&effects)
+        self.rebuild(&effects, self.revision)
     }
 
     /// Subscribes; answers with what is to be sent.
@@ -197,7 +206,12 @@ impl Snapshot {
         }
         let (desired, facts) = build::build(self.knowledge(), key);
         self.keep_facts(key, &facts);
-        let kept = Kept { desired: desired.clone(), facts, subscribers: BTreeSet::from([subscriber]) };
+        let kept = Kept {
+            desired: desired.clone(),
+            facts,
+            subscribers: BTreeSet::from([subscriber]),
+            former: enforcement::Former::default(),
+        };
         self.kept.insert(key.clone(), kept);
         desired
     }
@@ -275,7 +289,8 @@ impl Snapshot {
         Knowledge { registry: &self.registry, bundle: &self.bundle, keys: &self.keys }
     }
 
-    fn rebuild(&mut self, effects: &HashSet<Effect>) -> Updates {
+    /// Builds anew what reads `effects`. What was built before is of the objects up to revision `until`.
+    fn rebuild(&mut self, effects: &HashSet<Effect>, until: u64) -> Updates {
         let mut affected: BTreeSet<ResourceKey> = BTreeSet::new();
         let mut updates = Updates::new();
         for effect in effects {
@@ -291,6 +306,7 @@ impl Snapshot {
             let Some(kept) = self.kept.get_mut(&key) else { continue };
             let former_facts = std::mem::replace(&mut kept.facts, facts.clone());
             if kept.desired != desired {
+                kept.former.push(&kept.desired, until);
                 kept.desired = desired;
                 for subscriber in &kept.subscribers {
                     updates.entry(*subscriber).or_default().insert(key.clone());

@@ -12,10 +12,9 @@ use mesh_api::admin::{
 use mesh_api::manifest::Object;
 use mesh_api::model::service::Resolution;
 use mesh_api::model::{
-    AuthorizationPolicy, DestinationRule, Kind, MeshSettings, ObjectMeta, PeerAuthentication,
+    AuthorizationPolicy, DestinationRule, MeshSettings, ObjectMeta, ObjectRef, PeerAuthentication,
     RequestAuthentication, Service, Trial, VirtualService, Workload,
 };
-use mesh_api::name::Namespace;
 use mesh_api::problem::{Problem, Severity};
 use mesh_api::wire::{SELF, TypeUrl};
 use mesh_identity::certificate::{self, timestamp};
@@ -23,9 +22,11 @@ use mesh_policy::analyze;
 
 use crate::plane::Plane;
 use crate::push::session::{Session, TypeState};
-use crate::registry::{Entry, Registry, WorkloadKey, subject};
-use crate::snapshot::{ResourceKey, SubscriberId};
+use crate::registry::{Entry, Registry, WorkloadKey};
+use crate::snapshot::SubscriberId;
 use crate::source::Payload;
+
+pub mod enforcement;
 
 /// What is known of one proxy.
 #[derive(Debug, Clone)]
@@ -52,11 +53,13 @@ pub struct ProxyRecord {
     pub types: BTreeMap<TypeUrl, (TypeState, Option<Instant>)>,
     /// The policies that it has taken.
     pub policies_version: Option<String>,
+    /// The versions of destinations that it has taken, by name on the wire.
+    pub destinations: BTreeMap<String, String>,
 }
 
 impl ProxyRecord {
     /// Takes the session's state over. `acknowledged` is the type that was acknowledged just now.
-    pub fn observe(&mut self, session: &Session, acknowledged: Option<TypeUrl>, tick: Instant) {
+    pub fn observe(&mut self, session: &mut Session, acknowledged: Option<TypeUrl>, tick: Instant) {
         for kind in TypeUrl::ALL {
             let state = session.state(kind);
             let former = self.types.get(&kind).and_then(|(_, at)| *at);
@@ -64,6 +67,7 @@ impl ProxyRecord {
             self.types.insert(kind, (state, at));
         }
         self.policies_version = session.acknowledged(TypeUrl::WorkloadPolicies, SELF).map(ToOwned::to_owned);
+        self.take_destinations(session);
     }
 
     fn status(&self, name: &str, tick: Instant) -> ProxyStatus {
@@ -140,24 +144,37 @@ pub struct ObjectFilter {
     pub name: Option<String>,
 }
 
+impl ObjectFilter {
+    /// Whether an object is to be listed.
+    #[must_use]
+    pub fn matches(&self, object: &ObjectRef) -> bool {
+        self.kind.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(object.kind.as_str()))
+            && self.namespace.as_deref().is_none_or(|wanted| wanted == object.namespace.as_str())
+            && self.name.as_deref().is_none_or(|wanted| wanted == object.name.as_str())
+    }
+}
+
+/// Field, what is wrong, and what to do, on one line.
+#[must_use]
+pub fn said(problem: &Problem) -> String {
+    let mut text = match problem.field.is_empty() {
+        true => problem.message.clone(),
+        false => format!("{}: {}", problem.field, problem.message),
+    };
+    if !problem.hint.is_empty() {
+        text.push_str(&format!(" ({})", problem.hint.trim_end_matches('.')));
+    }
+    text
+}
+
 /// `GET /objects`.
 #[must_use]
 pub fn objects(plane: &Plane, filter: &ObjectFilter) -> Vec<ObjectSummary> {
     let problems = plane.problems();
-    let wanted = |kind: Kind, namespace: &str, name: &str| {
-        filter.kind.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind.as_str()))
-            && filter.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
-            && filter.name.as_deref().is_none_or(|wanted| wanted == name)
-    };
     let documents: Vec<_> = {
         let configuration = plane.configuration();
         let all = configuration.objects.documents.values();
-        all.filter(|document| {
-            let object = &document.object;
-            wanted(object.kind, object.namespace.as_str(), object.name.as_str())
-        })
-        .cloned()
-        .collect()
+        all.filter(|document| filter.matches(&document.object)).cloned().collect()
     };
     documents
         .into_iter()
@@ -195,62 +212,12 @@ fn tried(meta: &ObjectMeta) -> Option<TriedChange> {
     }
 }
 
-/// Of the proxies that a policy selects, how many have acknowledged their policies as they are now.
+/// Of the proxies that a policy selects, how many enforce it as it is now.
 fn enforced(plane: &Plane, entry: &Entry) -> Option<(usize, usize)> {
-    let snapshot = plane.snapshot();
-    let registry = snapshot.registry();
-    let root = &registry.settings().root_namespace;
-    let selects = |workload: &Workload| {
-        let subject = subject(workload);
-        let is_near = |namespace: &Namespace| namespace == root || namespace == subject.namespace;
-        match entry {
-            Entry::Authorization(policy) => Some(mesh_policy::select::applies(
-                registry.settings(),
-                &subject,
-                &policy.meta,
-                &policy.selector,
-                &policy.targets,
-            )),
-            Entry::Request(policy) => Some(mesh_policy::select::applies(
-                registry.settings(),
-                &subject,
-                &policy.meta,
-                &policy.selector,
-                &policy.targets,
-            )),
-            Entry::Telemetry(policy) => Some(mesh_policy::select::applies(
-                registry.settings(),
-                &subject,
-                &policy.meta,
-                &policy.selector,
-                &policy.targets,
-            )),
-            Entry::Peer(policy) => {
-                Some(is_near(&policy.meta.object.namespace) && policy.selector.selects(subject.labels))
-            }
-            Entry::Service(_) | Entry::Workload(_) | Entry::VirtualService(_) | Entry::DestinationRule(_) => {
-                None
-            }
-        }
-    };
-    let (mut taken, mut selected) = (0, 0);
-    let proxies = plane.proxies();
-    for record in proxies.values().filter(|record| record.is_connected) {
-        let Some(workload) = registry.workload(&record.workload) else { continue };
-        if !selects(workload)? {
-            continue;
-        }
-        selected += 1;
-        let key = ResourceKey::WorkloadPolicies(record.workload.clone());
-        let current = snapshot.desired(&key);
-        let version = current.as_ref().and_then(|desired| desired.version());
-        if version.is_some() && version == record.policies_version.as_deref() {
-            taken += 1;
-        }
-    }
-    let is_policy =
-        matches!(entry, Entry::Authorization(_) | Entry::Request(_) | Entry::Telemetry(_) | Entry::Peer(_));
-    is_policy.then_some((taken, selected))
+    enforcement::is_policy(entry).then(|| {
+        let spread = enforcement::spread(plane, entry);
+        (spread.enforced, spread.applies)
+    })
 }
 
 /// `GET /registry`.

@@ -138,6 +138,8 @@ struct OfType {
     pending: BTreeSet<String>,
     unanswered: Option<Unanswered>,
     error: Option<String>,
+    /// Names of which the proxy has something else since this was last asked for.
+    moved: BTreeSet<String>,
 }
 
 /// State of one resource type, for status.
@@ -184,6 +186,7 @@ impl Session {
         for name in request.unsubscribe {
             if of_type.names.remove(&name).is_some() {
                 of_type.pending.remove(&name);
+                of_type.moved.insert(name.clone());
                 effects.push(Effect::Unsubscribed(kind, name));
             }
         }
@@ -195,6 +198,7 @@ impl Session {
             let stated = request.initial_versions.get(&name).filter(|_| is_first);
             let has = stated.map_or(Has::Nothing, |version| Has::Version(version.clone()));
             of_type.names.insert(name.clone(), Name::new(has));
+            of_type.moved.insert(name.clone());
             // An answer that is under way was given to a proxy that has forgotten since.
             if let Some(unanswered) = &mut of_type.unanswered {
                 unanswered.sent.remove(&name);
@@ -279,6 +283,18 @@ impl Session {
         }
     }
 
+    /// Names of a type of which the proxy has another version than when this was last called, with the version;
+    /// `None` when it has none, or does not subscribe any more.
+    pub fn take_moved(&mut self, kind: TypeUrl) -> Vec<(String, Option<String>)> {
+        let Some(of_type) = self.types.get_mut(&kind) else { return Vec::new() };
+        let moved = std::mem::take(&mut of_type.moved);
+        let version = |name: &String| match &of_type.names.get(name)?.has {
+            Has::Version(version) => Some(version.clone()),
+            Has::Nothing | Has::Absence => None,
+        };
+        moved.into_iter().map(|name| (version(&name), name)).map(|(version, name)| (name, version)).collect()
+    }
+
     /// The version of a resource that the proxy is known to have.
     #[must_use]
     pub fn acknowledged(&self, kind: TypeUrl, name: &str) -> Option<&str> {
@@ -298,6 +314,7 @@ impl OfType {
             match (&error, is_batch) {
                 (None, _) => {
                     entry.has = sent;
+                    self.moved.insert(name.clone());
                     entry.refused = None;
                     entry.is_suspect = false;
                 }

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use mesh_api::admin::{
-    AdminError, CaStatus, ControlStatus, JoinTokenRequest, JoinTokenResponse, LogLevel, ObjectSummary,
-    RegistryDump,
+    AdminError, CaStatus, ControlStatus, JoinTokenRequest, JoinTokenResponse, LogLevel, ObjectStatus,
+    ObjectSummary, RegistryDump,
 };
 use mesh_api::error_chain::chain;
 use mesh_api::name::SpiffeId;
@@ -66,6 +66,7 @@ pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
         .route("/status", get(control_status))
         .route("/problems", get(problems))
         .route("/objects", get(objects))
+        .route("/objects/status", get(object_statuses))
         .route("/registry", get(registry))
         .route("/ca", get(ca))
         .route("/tokens", post(tokens))
@@ -77,7 +78,7 @@ pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
         .with_state(admin)
 }
 
-const PATHS: &str = "GET /status, /problems, /objects, /registry, /ca, /logging, /metrics, /live, /ready; \
+const PATHS: &str = "GET /status, /problems, /objects, /objects/status, /registry, /ca, /logging, /metrics, /live, /ready; \
                      POST /tokens, /sources/confirm?path=DIR, /logging?level=FILTER.";
 
 async fn unknown_path(uri: Uri) -> Failure {
@@ -144,6 +145,14 @@ async fn objects(
 ) -> Result<Json<Vec<ObjectSummary>>, Failure> {
     let Query(filter) = filter?;
     compute(admin, move |plane| status::objects(plane, &filter)).await
+}
+
+async fn object_statuses(
+    State(admin): State<Admin>,
+    filter: Result<Query<ObjectFilter>, QueryRejection>,
+) -> Result<Json<Vec<ObjectStatus>>, Failure> {
+    let Query(filter) = filter?;
+    compute(admin, move |plane| status::enforcement::object_statuses(plane, &filter)).await
 }
 
 async fn registry(State(admin): State<Admin>) -> Result<Json<RegistryDump>, Failure> {

@@ -379,18 +379,19 @@ impl Stream<'_> {
             address,
             types: BTreeMap::new(),
             policies_version: None,
+            destinations: BTreeMap::new(),
         };
         self.plane.proxies().insert(self.workload.to_string(), record);
         self.plane.measure_connections();
     }
 
-    fn observe(&self, acknowledged: Option<TypeUrl>, access: &Access) {
+    fn observe(&mut self, acknowledged: Option<TypeUrl>, access: &Access) {
         let mut proxies = self.plane.proxies();
         let record = proxies.get_mut(&self.workload.to_string());
         // A later stream of the same proxy may have taken the record over.
         if let Some(record) = record.filter(|record| record.subscriber == self.subscriber) {
             record.waiting = waiting(access);
-            record.observe(&self.session, acknowledged, Instant::now());
+            record.observe(&mut self.session, acknowledged, Instant::now());
         }
     }
 }

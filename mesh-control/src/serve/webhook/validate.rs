@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::review::{Answer, Operation, Refusal, Request};
 use crate::plane::Plane;
-use crate::status::Collected;
+use crate::status::{Collected, said};
 
 /// Time allowed for looking at an object beside all others. Its verdict does not wait longer: without it there
 /// are only fewer warnings.
@@ -243,18 +243,6 @@ fn refusal(problems: &[Problem]) -> String {
     text.extend(listed);
     if problems.len() > PROBLEMS_MAX {
         text.push_str(&format!("\n  - and {} more", problems.len() - PROBLEMS_MAX));
-    }
-    text
-}
-
-/// Field, what is wrong, what to do.
-pub(crate) fn said(problem: &Problem) -> String {
-    let mut text = match problem.field.is_empty() {
-        true => problem.message.clone(),
-        false => format!("{}: {}", problem.field, problem.message),
-    };
-    if !problem.hint.is_empty() {
-        text.push_str(&format!(" ({})", problem.hint.trim_end_matches('.')));
     }
     text
 }
