@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use kube::Client;
+use tokio::sync::watch;
 
 use crate::leader::Leadership;
 use crate::plane::Plane;
@@ -31,8 +32,8 @@ impl std::fmt::Debug for Duties {
 }
 
 /// Does the duties while `leadership` says that this replica leads.
-pub async fn run(duties: Duties, leadership: Leadership) -> Infallible {
-    leadership.lead("reconcile", || all(duties.clone())).await
+pub async fn run(duties: Duties, leadership: watch::Receiver<bool>) -> Infallible {
+    Leadership::following(leadership).lead("reconcile", || all(duties.clone())).await
 }
 
 async fn all(duties: Duties) -> Infallible {
