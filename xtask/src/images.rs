@@ -7,7 +7,7 @@
 //! commit have one digest. A CycloneDX bill of materials stands beside each archive.
 //!
 //! The build has a target folder of its own, because its flags differ from the ordinary build's and would
-//! make each rebuild the other's crates.
+//! make each rebuild the other's crates. `meshctl` comes out beside the archives.
 
 mod archive;
 mod bill;
@@ -54,7 +54,7 @@ pub(crate) enum ImageProfile {
 }
 
 /// Where the images live unless told otherwise; what `meshctl install` installs by default.
-const HUB: &str = "docker.io/mini-mesh";
+pub(crate) const HUB: &str = "docker.io/mini-mesh";
 
 /// What an image is made of.
 struct Recipe {
@@ -129,7 +129,8 @@ pub(crate) fn run(args: &ImagesArgs) -> Result<()> {
 pub(crate) fn write_all(profile: ImageProfile, folder: &Path, hub: &str, tag: &str) -> Result<Vec<Written>> {
     archive::check_reference(hub, tag)?;
     tools::ensure(&[tools::PUBLIC_ROOTS])?;
-    let packages = RECIPES.map(|recipe| recipe.package);
+    let mut packages = RECIPES.map(|recipe| recipe.package).to_vec();
+    packages.push("mesh-cli");
     let built = binaries::build(&packages, profile)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let revision = revision();
@@ -139,6 +140,8 @@ pub(crate) fn write_all(profile: ImageProfile, folder: &Path, hub: &str, tag: &s
         let image = image_of(recipe, &binary, hub, tag, revision.as_deref())?;
         all.push(write(recipe, &image, folder)?);
     }
+    // The command line that installs these images, static as well.
+    fs::copy(built.join("meshctl"), folder.join("meshctl")).context("cannot copy meshctl")?;
     let mut list = serde_json::to_string_pretty(&all)?;
     list.push('\n');
     fs::write(folder.join("images.json"), list)?;

@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod deny;
 mod docs;
+mod e2e;
 mod fuzz;
 mod images;
 mod output;
@@ -48,6 +49,8 @@ enum Task {
     Soak(soak::SoakArgs),
     /// Build the container images as archives, with their bills of materials; needs no container engine.
     Images(images::ImagesArgs),
+    /// Run the scenarios with real pods on a real Kubernetes: of kind, of a kubeconfig, or local without Docker.
+    E2e(e2e::E2eArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Images(args) => images::run(&args),
+        Task::E2e(args) => e2e::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use serde_json::json;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 
-use crate::server::{Answer, say, serve as serve_http};
+use crate::server::{Answer, say, serve as serve_http, told_to_end};
 
 /// Generated types and services.
 #[expect(
@@ -33,11 +33,9 @@ const PRODUCTS: [(&str, u32); 4] = [("teapot", 2_450), ("kettle", 3_900), ("stra
 /// Serves HTTP and gRPC.
 pub(crate) async fn serve(listen: SocketAddr, grpc: SocketAddr) -> Result<()> {
     say(&format!("catalog: serving gRPC on {grpc}"));
-    let rpc = Server::builder().add_service(CatalogServer::new(Shelf)).serve(grpc);
-    tokio::select! {
-        ended = rpc => ended.with_context(|| format!("catalog: gRPC on {grpc}")),
-        ended = serve_http("catalog", listen, answer) => ended,
-    }
+    let rpc = Server::builder().add_service(CatalogServer::new(Shelf)).serve_with_shutdown(grpc, told_to_end());
+    let rpc = async { rpc.await.with_context(|| format!("catalog: gRPC on {grpc}")) };
+    tokio::try_join!(rpc, serve_http("catalog", listen, answer)).map(|((), ())| ())
 }
 
 async fn answer(method: Method, path: String, _body: bytes::Bytes) -> Answer {

@@ -12,10 +12,14 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Largest body that the shop reads, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Time allowed for what was begun when the process is told to end.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time allowed for one call to a neighbour.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,7 +32,22 @@ pub(crate) fn say(line: &str) {
 /// An answer: status and JSON.
 pub(crate) type Answer = (StatusCode, serde_json::Value);
 
-/// Serves HTTP/1.1 until the process ends; `answer` is asked once per request.
+/// Resolves when the process is told to end. As the first process of a container it has no default action for
+/// signals, so that one that did not listen would be killed at the end of its grace period.
+pub(crate) async fn told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Serves HTTP/1.1 until the process is told to end, and what was begun to its end; `answer` is asked once per
+/// request.
 pub(crate) async fn serve<F, A>(name: &str, listen: SocketAddr, answer: F) -> Result<()>
 where
     F: Fn(Method, String, Bytes) -> A + Clone + 'static,
@@ -39,17 +58,28 @@ where
     say(&format!("{name}: serving on {listen}"));
     tokio::task::LocalSet::new()
         .run_until(async move {
+            let connections = GracefulShutdown::new();
+            let end = told_to_end();
+            tokio::pin!(end);
             loop {
-                let Ok((stream, _peer)) = listener.accept().await else { continue };
+                let accepted = tokio::select! {
+                    () = &mut end => break,
+                    accepted = listener.accept() => accepted,
+                };
+                let Ok((stream, _peer)) = accepted else { continue };
                 let answer = answer.clone();
+                let service = service_fn(move |request| respond(request, answer.clone()));
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new());
+                let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
                 tokio::task::spawn_local(async move {
-                    let service = service_fn(move |request| respond(request, answer.clone()));
-                    let mut http = hyper::server::conn::http1::Builder::new();
-                    http.timer(TokioTimer::new());
                     // A peer that breaks the protocol ends its own connection only.
-                    let _peer_error = http.serve_connection(TokioIo::new(stream), service).await;
+                    let _peer_error = connection.await;
                 });
             }
+            drop(listener);
+            let _unfinished = tokio::time::timeout(END_TIMEOUT, connections.shutdown()).await;
+            Ok(())
         })
         .await
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::server::say;
+use crate::server::{say, told_to_end};
 
 /// The greeting.
 const GREETING: &str = "STORE 1 READY";
@@ -26,8 +26,14 @@ pub(crate) async fn serve(listen: SocketAddr) -> Result<()> {
         TcpListener::bind(listen).await.with_context(|| format!("store: cannot listen on {listen}"))?;
     say(&format!("store: serving on {listen}"));
     let entries = Entries::default();
+    let end = told_to_end();
+    tokio::pin!(end);
     loop {
-        let Ok((stream, _peer)) = listener.accept().await else { continue };
+        let accepted = tokio::select! {
+            () = &mut end => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _peer)) = accepted else { continue };
         let entries = Arc::clone(&entries);
         tokio::spawn(async move {
             // A client that breaks off ends its own connection only.

@@ -21,6 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-testkit", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-control", "mesh-proxy"]),
     ("shop", &[]),
     ("mesh-fuzz", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-proxy"]),
+    // Knows the mesh as its users do: by kubectl, meshctl and what comes over the wire.
+    ("mesh-e2e", &[]),
     ("xtask", &["mesh-api"]),
 ];
 

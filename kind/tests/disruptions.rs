@@ -1,0 +1,191 @@
+//! Restarts, losses and upgrades: what is called meanwhile is answered, every time.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_e2e::cluster::SYSTEM;
+use mesh_e2e::namespace::{IN_FORCE, Injection};
+use mesh_e2e::{Cluster, Namespace, eventually, pause};
+
+const PAIR: &str = include_str!("../manifests/pair.yaml");
+const PRODUCTS: [&str; 2] = ["GET", "http://catalog:8080/api/products"];
+
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+";
+
+fn pair<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {
+    let namespace = Namespace::new(cluster, name, Injection::Enabled)?;
+    namespace.apply(STRICT)?;
+    namespace.apply(PAIR)?;
+    for workload in ["deployment/catalog", "deployment/client"] {
+        namespace.rolled_out(workload)?;
+    }
+    eventually(IN_FORCE, "the pair talks", || {
+        namespace.call("deploy/client", PRODUCTS[0], PRODUCTS[1])?.expect("200").map(drop)
+    })?;
+    Ok(namespace)
+}
+
+fn control_is_ready(cluster: &Cluster) -> Result<()> {
+    let wait = ["rollout", "status", "deployment/mesh-control", "-n", SYSTEM, "--timeout=180s"];
+    cluster.kubectl(&wait).map(drop)
+}
+
+fn scale_control(cluster: &Cluster, replicas: usize) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    cluster.kubectl(&["scale", "deployment/mesh-control", "-n", SYSTEM, &replicas])?;
+    control_is_ready(cluster)
+}
+
+fn leader(cluster: &Cluster) -> Result<String> {
+    let lease = cluster.json(&["lease", "mesh-control-leader", "-n", SYSTEM])?;
+    let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
+    holder.map(str::to_owned).context("nobody leads")
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn a_rolling_restart_of_an_application_fails_no_request() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let namespace = pair(&cluster, "rolling")?;
+    let http = namespace.load("http", 45, &PRODUCTS)?;
+    let grpc = namespace.load("grpc", 45, &["GRPC", "catalog:9090", "--body", "1"])?;
+    for _ in 0..2 {
+        namespace.kubectl(&["rollout", "restart", "deployment/catalog"])?;
+        namespace.rolled_out("deployment/catalog")?;
+    }
+    http.totals()?.expect_none_failed(300)?;
+    grpc.totals()?.expect_none_failed(300)?;
+    namespace.done()
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn a_rolling_restart_of_the_control_plane_fails_no_request_and_a_killed_leader_is_followed() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let namespace = pair(&cluster, "control")?;
+    scale_control(&cluster, 2)?;
+    let load = namespace.load("load", 60, &PRODUCTS)?;
+    cluster.kubectl(&["rollout", "restart", "deployment/mesh-control", "-n", SYSTEM])?;
+    control_is_ready(&cluster)?;
+
+    let before = eventually(Duration::from_secs(30), "somebody leads", || leader(&cluster))?;
+    let pods = cluster.control_pods()?;
+    let killed = pods.iter().find(|pod| before.starts_with(pod.as_str())).context("the leader is no pod")?;
+    cluster.kubectl(&["delete", "pod", "-n", SYSTEM, killed, "--grace-period=0", "--force"])?;
+    let after = eventually(Duration::from_secs(40), "another leads", || {
+        let now = leader(&cluster)?;
+        ensure!(!now.starts_with(killed.as_str()), "still {now}");
+        Ok(now)
+    })?;
+    ensure!(after != before, "the same leads");
+    // The new one does what only a leader does: roots in a namespace that is new.
+    let fresh = Namespace::new(&cluster, "fresh", Injection::Absent)?;
+    eventually(Duration::from_secs(30), "the roots are in a new namespace", || {
+        fresh.json(&["configmap", "mini-mesh-ca-root-cert"]).map(drop)
+    })?;
+    // And a policy gets to the proxies.
+    namespace.apply(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: closed}\n\
+         spec: {selector: {matchLabels: {app: catalog}}, action: DENY, \
+         rules: [{to: [{operation: {paths: [/api/products/4]}}]}]}\n",
+    )?;
+    eventually(IN_FORCE, "a policy is in force", || {
+        namespace.call("deploy/client", "GET", "http://catalog:8080/api/products/4")?.expect("403").map(drop)
+    })?;
+    load.totals()?.expect_none_failed(500)?;
+    scale_control(&cluster, 1)?;
+    fresh.done()?;
+    namespace.done()
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn certificates_rotate_under_load_without_a_failed_request() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let set = |value: &str| {
+        let value = format!("MESH_CONTROL_WORKLOAD_TTL{value}");
+        cluster.kubectl(&["set", "env", "deployment/mesh-control", "-n", SYSTEM, &value])?;
+        control_is_ready(&cluster)
+    };
+    set("=30s")?;
+    let namespace = pair(&cluster, "rotation")?;
+    let pod = namespace.pods("app=catalog")?.into_iter().next().context("a pod")?;
+    let serials =
+        || cluster.meshctl(&["proxy-config", "secret", &format!("{pod}.{}", namespace.name), "-o", "json"]);
+    let before = serials()?;
+    let load = namespace.load("load", 45, &PRODUCTS)?;
+    load.totals()?.expect_none_failed(400)?;
+    ensure!(before != serials()?, "the certificate is the same after more than its life: {before}");
+    set("-")?;
+    namespace.done()
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn while_the_api_server_is_stopped_for_a_minute_no_request_fails() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let namespace = pair(&cluster, "api")?;
+    let load = namespace.load("load", 90, &PRODUCTS)?;
+    cluster.component("stop", "kube-apiserver")?;
+    pause(Duration::from_secs(60));
+    cluster.component("start", "kube-apiserver")?;
+    eventually(Duration::from_secs(60), "the API server is back", || {
+        cluster.kubectl(&["get", "nodes"]).map(drop)
+    })?;
+    // What is applied now is in force soon: the watches are up again.
+    eventually(Duration::from_secs(60), "a policy is taken", || {
+        namespace
+            .apply(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: closed}\n\
+                 spec: {selector: {matchLabels: {app: catalog}}, action: DENY, \
+                 rules: [{to: [{operation: {paths: [/api/products/4]}}]}]}\n",
+            )
+            .map(drop)
+    })?;
+    eventually(Duration::from_secs(60), "the policy is in force", || {
+        namespace.call("deploy/client", "GET", "http://catalog:8080/api/products/4")?.expect("403").map(drop)
+    })?;
+    load.totals()?.expect_none_failed(800)?;
+    let pods = cluster.json(&["pods", "-n", SYSTEM, "-l", "mini-mesh.io/component=control"])?;
+    let restarts = &pods["items"][0]["status"]["containerStatuses"][0]["restartCount"];
+    ensure!(*restarts == 0, "the control plane was restarted {restarts} times");
+    namespace.done()
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn workloads_move_to_a_new_revision_and_back_without_a_failed_request() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let namespace = pair(&cluster, "revision")?;
+    let values = [format!("image.hub={}", cluster.hub), format!("image.tag={}", cluster.tag)];
+    let load = namespace.load("load", 75, &PRODUCTS)?;
+    cluster.meshctl(&["install", "-y", "--revision", "canary", "--set", &values[0], "--set", &values[1]])?;
+    namespace.label("istio-injection-")?;
+    namespace.label("istio.io/rev=canary")?;
+    namespace.kubectl(&["rollout", "restart", "deployment/catalog"])?;
+    namespace.rolled_out("deployment/catalog")?;
+    let pods = namespace.json(&["pods", "-l", "app=catalog"])?;
+    let moved = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    for pod in moved {
+        ensure!(pod["metadata"]["labels"]["istio.io/rev"] == "canary", "{}", pod["metadata"]);
+    }
+    namespace.label("istio.io/rev-")?;
+    namespace.label("istio-injection=enabled")?;
+    namespace.kubectl(&["rollout", "restart", "deployment/catalog"])?;
+    namespace.rolled_out("deployment/catalog")?;
+    load.totals()?.expect_none_failed(500)?;
+    cluster.meshctl(&["uninstall", "--revision", "canary", "-y"])?;
+    eventually(IN_FORCE, "the first revision goes on", || {
+        namespace.call("deploy/client", PRODUCTS[0], PRODUCTS[1])?.expect("200").map(drop)
+    })?;
+    namespace.done()
+}

@@ -1,0 +1,165 @@
+//! `cargo xtask e2e`: the mesh on a real Kubernetes with real pods.
+//!
+//! Builds the images, makes a cluster or takes one that is there, loads the images, installs, and runs the
+//! scenarios of `kind/tests` in four stages: installation, what runs side by side, what takes the control
+//! plane or the API server away, removal. What a failed scenario leaves is gathered before the cluster goes,
+//! and the cluster always goes unless it is to be kept.
+
+mod gather;
+mod provider;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::images::{self, ImageProfile};
+use crate::output;
+use crate::process::{cargo, run as run_command, target_directory};
+use provider::{Provider, Running};
+
+/// Options.
+#[derive(Debug, Args)]
+pub(crate) struct E2eArgs {
+    /// Where the cluster comes from. When not given: kind if Docker and kind are there, else local.
+    #[arg(long, value_enum)]
+    provider: Option<Provider>,
+    /// Only scenarios whose name contains this; the mesh is installed whichever they are.
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave the cluster up, and say how to reach it and how to take it down.
+    #[arg(long)]
+    keep: bool,
+    /// Folder with archives and meshctl of `cargo xtask images`; they are built when not given.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// Registry and folder of the images, for a cluster of one's own whose nodes can pull from it.
+    #[arg(long, default_value = images::HUB)]
+    hub: String,
+    /// Tag of the images.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+    /// Build optimised images.
+    #[arg(long)]
+    release: bool,
+}
+
+/// A stage: the test program, whether its scenarios may run side by side, and what it is.
+struct Stage {
+    program: &'static str,
+    threads: usize,
+    name: &'static str,
+}
+
+/// In this order. Two or three at a time keep two cores busy without starving each other.
+const STAGES: [Stage; 5] = [
+    Stage { program: "install", threads: 1, name: "installation" },
+    Stage { program: "security", threads: 2, name: "what is refused and what is served" },
+    Stage { program: "workloads", threads: 2, name: "kinds of workloads" },
+    Stage { program: "disruptions", threads: 1, name: "restarts, losses and upgrades under load" },
+    Stage { program: "uninstall", threads: 1, name: "removal" },
+];
+
+/// Scenarios that stop a component of Kubernetes itself, which only the local cluster can do.
+const OF_COMPONENTS: &str = "api_server";
+
+/// Runs the scenarios.
+///
+/// # Errors
+/// When something that is needed is missing or a scenario failed.
+pub(crate) fn run(args: &E2eArgs) -> Result<()> {
+    let begun = Instant::now();
+    let provider = args.provider.unwrap_or_else(Provider::found);
+    provider.ensure()?;
+    let folder = match &args.images {
+        Some(folder) => std::env::current_dir()?.join(folder),
+        None => {
+            let folder = target_directory()?.join("images");
+            output::note("building images");
+            let profile = if args.release { ImageProfile::Release } else { ImageProfile::Dev };
+            images::write_all(profile, &folder, &args.hub, &args.tag)?;
+            folder
+        }
+    };
+    let results = target_directory()?.join("e2e");
+    if results.exists() {
+        fs::remove_dir_all(&results).with_context(|| format!("cannot empty {}", results.display()))?;
+    }
+    fs::create_dir_all(&results)?;
+    // Compiled before the cluster is up, so that it idles for no compiler.
+    run_command(&mut cargo(&["test", "--quiet", "--package", "mesh-e2e", "--no-run"]))?;
+    output::note(&format!("images are there after {} s", begun.elapsed().as_secs()));
+
+    let cluster = Running::start(provider, &results)?;
+    let outcome = cluster.load(&folder).and_then(|()| stages(args, &cluster, &folder, &results));
+    if outcome.is_err() {
+        gather::everything(&cluster, &results);
+        output::note(&format!("logs are in {}", results.display()));
+    }
+    if let Ok(figures) = fs::read_to_string(results.join("figures.txt")) {
+        output::line(figures.trim_end());
+    }
+    if args.keep {
+        cluster.keep();
+    } else {
+        cluster.stop()?;
+    }
+    output::note(&format!("{} s in all", begun.elapsed().as_secs()));
+    outcome
+}
+
+fn stages(
+    args: &E2eArgs,
+    cluster: &Running,
+    images: &std::path::Path,
+    results: &std::path::Path,
+) -> Result<()> {
+    let mut failed = Vec::new();
+    for stage in &STAGES {
+        output::note(&format!("\n== {}", stage.name));
+        let begun = Instant::now();
+        let mut tests = cargo(&["test", "--quiet", "--package", "mesh-e2e", "--test", stage.program, "--"]);
+        tests.args(["--ignored", &format!("--test-threads={}", stage.threads)]);
+        if !cluster.can_stop_components() {
+            output::note("   scenarios that stop the API server need the local cluster and are left out");
+            tests.args(["--skip", OF_COMPONENTS]);
+        }
+        // Everything needs an installation, so that this stage is never filtered out.
+        if let Some(only) = args.only.as_ref().filter(|_| stage.program != "install") {
+            tests.arg(only);
+        }
+        environment(&mut tests, args, cluster, images, results);
+        let seconds = |begun: Instant| begun.elapsed().as_secs();
+        match run_command(&mut tests) {
+            Ok(()) => output::note(&format!("✔ {} ({} s)", stage.name, seconds(begun))),
+            Err(error) => {
+                output::note(&format!("✘ {} ({} s): {error:#}", stage.name, seconds(begun)));
+                failed.push(stage.name);
+                if stage.program == "install" {
+                    break;
+                }
+                // The next stage takes away what this one leaves to be looked at.
+                gather::everything(cluster, results);
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join("; ")) }
+}
+
+fn environment(
+    tests: &mut Command,
+    args: &E2eArgs,
+    cluster: &Running,
+    images: &std::path::Path,
+    results: &std::path::Path,
+) {
+    cluster.environment(tests);
+    tests
+        .env("MESH_E2E_MESHCTL", images.join("meshctl"))
+        .env("MESH_E2E_HUB", &args.hub)
+        .env("MESH_E2E_TAG", &args.tag)
+        .env("MESH_E2E_OUTPUT", results);
+}
