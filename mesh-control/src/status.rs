@@ -24,7 +24,7 @@ use crate::plane::Plane;
 use crate::push::session::{Session, TypeState};
 use crate::registry::{Entry, Registry, WorkloadKey};
 use crate::snapshot::SubscriberId;
-use crate::source::Payload;
+use crate::source::{InForce, Payload};
 
 pub mod enforcement;
 
@@ -184,7 +184,7 @@ pub fn objects(plane: &Plane, filter: &ObjectFilter) -> Vec<ObjectSummary> {
             name: document.object.name.as_str().to_owned(),
             file: document.origin.file.to_string(),
             line: document.origin.line,
-            yaml: document.text.to_string(),
+            yaml: text_of(&document),
             held: document.is_held,
             problems: problems
                 .iter()
@@ -201,6 +201,16 @@ pub fn objects(plane: &Plane, filter: &ObjectFilter) -> Vec<ObjectSummary> {
             },
         })
         .collect()
+}
+
+/// The text of an object; of one that was read from no text (a pod), what the mesh knows of it.
+fn text_of(document: &InForce) -> String {
+    match &document.payload {
+        Payload::Entry(Entry::Workload(workload)) if document.text.is_empty() => {
+            serde_json::to_string_pretty(workload).map(|text| text + "\n").unwrap_or_default()
+        }
+        Payload::Entry(_) | Payload::Settings(_) | Payload::Noted(_) => document.text.to_string(),
+    }
 }
 
 fn tried(meta: &ObjectMeta) -> Option<TriedChange> {

@@ -12,6 +12,8 @@ use mesh_api::name::ObjectName;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 
+mod pods;
+
 const CATALOG: &str = "catalog.backend.svc.cluster.local";
 
 fn key(in_namespace: &str, name: &str) -> WorkloadKey {
@@ -297,6 +299,7 @@ fn every_key() -> Vec<ResourceKey> {
         for to in ["a", "b"] {
             for name in ["s0", "s1"] {
                 keys.push(destination_of(ns, &format!("host/{name}.{to}.svc.cluster.local")));
+                keys.push(destination_of(ns, &format!("host/w0.{name}.{to}.svc.cluster.local")));
             }
         }
         for last in 0..4_u8 {
@@ -323,6 +326,8 @@ fn change() -> impl Strategy<Value = Change> {
             Entry::from(workload(ns, &format!("w{n}"), of, &IpAddr::from([10, 0, 0, last]).to_string()))
         }),
         (ns(), number(), app()).prop_map(|(ns, n, of)| service(ns, &format!("s{n}"), of).into()),
+        (ns(), number(), app(), 0..4_u8, any::<(bool, bool, bool)>()).prop_map(pods::any_pod),
+        (ns(), number(), app(), any::<(bool, bool, bool)>()).prop_map(pods::any_service),
         (ns(), number(), proptest::option::of(app()), mode()).prop_map(|(ns, n, of, mode)| peer(
             ns,
             &format!("p{n}"),
@@ -342,6 +347,7 @@ fn change() -> impl Strategy<Value = Change> {
     ];
     let kinds = prop_oneof![
         Just((Kind::WorkloadEntry, "w")),
+        Just((Kind::Pod, "w")),
         Just((Kind::Service, "s")),
         Just((Kind::PeerAuthentication, "p")),
         Just((Kind::AuthorizationPolicy, "p")),

@@ -42,7 +42,7 @@ fn pod(object: Value) -> Item {
     Item::Pod(of(object))
 }
 
-fn service(name: &str, spec: Value) -> Item {
+fn service(name: &str, spec: &Value) -> Item {
     Item::Service(of(json!({
         "metadata": {"name": name, "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z",
                      "annotations": {"a": "b"}, "managedFields": [{"manager": "kubectl"}]},
@@ -50,7 +50,7 @@ fn service(name: &str, spec: Value) -> Item {
     })))
 }
 
-fn slice(name: &str, of_service: &str, managed_by: &str, endpoints: Value) -> Item {
+fn slice(name: &str, of_service: &str, managed_by: &str, endpoints: &Value) -> Item {
     Item::Slice(of(json!({
         "metadata": {"name": name, "namespace": "shop", "labels": {
             "kubernetes.io/service-name": of_service, "endpointslice.kubernetes.io/managed-by": managed_by}},
@@ -170,7 +170,7 @@ fn a_pod_with_hostname_and_subdomain_is_called_by_its_own_name() {
     object["spec"]["subdomain"] = "web".into();
     let headless = json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {"app": "store"}, "ports": [{"port": 80}]});
     let name = host("web-0.web.shop.svc.cluster.local");
-    let with = registry(&mut cluster([pod(object.clone()), service("web", headless)]));
+    let with = registry(&mut cluster([pod(object.clone()), service("web", &headless)]));
     assert_eq!(with.workload_by_host(&name).expect("named").0.meta.object.name.as_str(), "web-0");
     let without = registry(&mut cluster([pod(object)]));
     assert!(without.workload_by_host(&name).is_none(), "the name is that of a headless service");
@@ -183,7 +183,7 @@ fn a_service_is_read_by_the_parser_of_manifests_whatever_the_api_server_adds() {
         "selector": {"app": "store"}, "type": "ClusterIP", "aFieldOfTomorrow": {"x": 1},
         "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP", "aFieldOfTomorrow": true}],
     });
-    let mut cluster = cluster([service("store", spec), pod(running("store-0", "10.0.0.1"))]);
+    let mut cluster = cluster([service("store", &spec), pod(running("store-0", "10.0.0.1"))]);
     assert_eq!(cluster.take_problems(), None);
     let registry = registry(&mut cluster);
     let store = registry.service_by_host(&host("store.shop.svc.cluster.local")).expect("known");
@@ -195,11 +195,11 @@ fn a_service_is_read_by_the_parser_of_manifests_whatever_the_api_server_adds() {
 #[test]
 fn an_alias_in_dns_is_left_to_the_clusters_resolver() {
     let mut cluster =
-        cluster([service("alias", json!({"type": "ExternalName", "externalName": "example.org"}))]);
+        cluster([service("alias", &json!({"type": "ExternalName", "externalName": "example.org"}))]);
     assert!(registry(&mut cluster).service_by_host(&host("alias.shop.svc.cluster.local")).is_none());
-    cluster.set(service("alias", json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]})));
+    cluster.set(service("alias", &json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]})));
     assert!(cluster.has_changed());
-    cluster.set(service("alias", json!({"type": "ExternalName", "externalName": "example.org"})));
+    cluster.set(service("alias", &json!({"type": "ExternalName", "externalName": "example.org"})));
     assert_eq!(cluster.count(Kind::Service), 0);
 }
 
@@ -212,10 +212,10 @@ fn a_service_without_selector_has_the_endpoints_of_its_slices() {
         {"addresses": ["192.0.2.2"], "conditions": {"ready": false}},
     ]);
     let mut cluster = cluster([
-        slice("db-1", "db", "somebody", endpoints),
+        slice("db-1", "db", "somebody", &endpoints),
         service(
             "db",
-            json!({"clusterIP": "10.96.0.8", "ports": [{"name": "tcp", "port": 5432, "targetPort": 1}]}),
+            &json!({"clusterIP": "10.96.0.8", "ports": [{"name": "tcp", "port": 5432, "targetPort": 1}]}),
         ),
         pod(running("store-0", "10.0.0.1")),
     ]);
@@ -248,9 +248,9 @@ fn of_the_slices_that_kubernetes_keeps_only_the_zones_are_taken() {
     let mut cluster = cluster([
         service(
             "store",
-            json!({"clusterIP": "10.96.0.7", "selector": {"app": "store"}, "ports": [{"port": 80}]}),
+            &json!({"clusterIP": "10.96.0.7", "selector": {"app": "store"}, "ports": [{"port": 80}]}),
         ),
-        slice("store-1", "store", "endpointslice-controller.k8s.io", endpoints),
+        slice("store-1", "store", "endpointslice-controller.k8s.io", &endpoints),
     ]);
     let registry = registry(&mut cluster);
     let store = registry.service_by_host(&host("store.shop.svc.cluster.local")).expect("known");
@@ -308,7 +308,7 @@ impl Happens {
             Self::Service { name, label } => {
                 let selector = if *label == 0 { json!({}) } else { json!({"app": format!("a{label}")}) };
                 let spec = json!({"clusterIP": format!("10.96.0.{name}"), "selector": selector, "ports": [{"port": 80}]});
-                cluster.set(service(&format!("s{name}"), spec));
+                cluster.set(service(&format!("s{name}"), &spec));
             }
             Self::NoService { name } => cluster.gone(Topic::Services, &key("s", name)),
             Self::Slice { name, service, address, is_ours } => {
@@ -317,7 +317,7 @@ impl Happens {
                     {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": format!("p{address}")}},
                 ]);
                 let by = if *is_ours { "endpointslice-controller.k8s.io" } else { "somebody" };
-                cluster.set(slice(&format!("e{name}"), &format!("s{service}"), by, endpoints));
+                cluster.set(slice(&format!("e{name}"), &format!("s{service}"), by, &endpoints));
             }
             Self::NoSlice { name } => cluster.gone(Topic::EndpointSlices, &key("e", name)),
         }
