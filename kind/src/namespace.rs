@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{Answer, Cluster, Load};
 
 /// Longest time until workloads are ready, on a machine that is busy with other scenarios.
-const READY_LIMIT: &str = "--timeout=180s";
+const READY_LIMIT: &str = "--timeout=120s";
 
 /// A namespace. It outlives a scenario that failed.
 #[derive(Debug)]

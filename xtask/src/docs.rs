@@ -3,7 +3,8 @@
 //! Every fenced block marked `sh` in README.md and under docs/ is run by bash, block by block in one
 //! session per file, stopping at the first command that fails. A line that begins with `! ` must fail. Two
 //! commands are not run as written: the demo (it would wait for Enter: `--once` is added) and the tests
-//! (whoever runs the docs runs them beside).
+//! (whoever runs the docs runs them beside). Blocks marked `sh cluster` need a Kubernetes cluster; `cargo xtask
+//! e2e` runs them in its own.
 
 use std::fs;
 use std::io::Write as _;
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &DocsArgs) -> Result<()> {
             continue;
         }
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
-        let script = script_of(&name, &text);
+        let script = script_of(&name, &text, ON_A_MACHINE);
         if script.is_empty() {
             continue;
         }
@@ -47,6 +48,28 @@ pub(crate) fn run(args: &DocsArgs) -> Result<()> {
         run_script(&name, &script, &binaries)?;
     }
     Ok(())
+}
+
+/// The fence of blocks that are run on any machine.
+const ON_A_MACHINE: &str = "```sh";
+/// The fence of blocks that are run where a cluster is.
+const ON_A_CLUSTER: &str = "```sh cluster";
+
+/// The commands that need a cluster: the file that has them, and a script for bash.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn cluster_scripts() -> Result<Vec<(String, String)>> {
+    let mut scripts = Vec::new();
+    for file in files()? {
+        let name = file.strip_prefix(workspace()).unwrap_or(&file).display().to_string();
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
+        let script = script_of(&name, &text, ON_A_CLUSTER);
+        if !script.is_empty() {
+            scripts.push((name, script));
+        }
+    }
+    Ok(scripts)
 }
 
 fn files() -> Result<Vec<PathBuf>> {
@@ -59,12 +82,13 @@ fn files() -> Result<Vec<PathBuf>> {
             }
         }
     }
+    files.push(workspace().join("kind/README.md"));
     files.sort();
     Ok(files)
 }
 
-/// Turns the `sh` blocks into one script that says where it is.
-fn script_of(name: &str, text: &str) -> String {
+/// Turns the blocks of one fence into one script that says where it is.
+fn script_of(name: &str, text: &str, fence: &str) -> String {
     let mut script = String::new();
     let mut is_inside = false;
     let mut document_end: Option<String> = None;
@@ -78,7 +102,7 @@ fn script_of(name: &str, text: &str) -> String {
             continue;
         }
         match line.trim_end() {
-            "```sh" => is_inside = true,
+            opening if opening == fence => is_inside = true,
             "```" => is_inside = false,
             _ if !is_inside => {}
             "" | "cargo xtask test" => {}
@@ -129,32 +153,42 @@ fn run_script(name: &str, script: &str, binaries: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::script_of;
+    use super::*;
 
     #[test]
     fn only_sh_blocks_are_run_and_the_demo_does_not_wait() {
         let text = "a\n```sh\ncargo xtask demo\nls\n```\n```yaml\nrm: x\n```\n";
         assert_eq!(
-            script_of("R", text),
+            script_of("R", text, ON_A_MACHINE),
             "echo '   R:3' >&2\ncargo xtask demo --once\necho '   R:4' >&2\nls\n"
         );
     }
 
     #[test]
+    fn what_needs_a_cluster_is_kept_apart() {
+        let text = "```sh\nls\n```\n```sh cluster\nkubectl get pods\n```\n";
+        assert_eq!(script_of("R", text, ON_A_MACHINE), "echo '   R:2' >&2\nls\n");
+        assert_eq!(script_of("R", text, ON_A_CLUSTER), "echo '   R:5' >&2\nkubectl get pods\n");
+    }
+
+    #[test]
     fn a_here_document_is_left_alone() {
         let text = "```sh\ncat > x <<'END'\n\n! a\n```\nEND\n```\n";
-        assert_eq!(script_of("R", text), "echo '   R:2' >&2\ncat > x <<'END'\n\n! a\n```\nEND\n");
+        assert_eq!(
+            script_of("R", text, ON_A_MACHINE),
+            "echo '   R:2' >&2\ncat > x <<'END'\n\n! a\n```\nEND\n"
+        );
     }
 
     #[test]
     fn what_should_fail_may_not_succeed() {
-        let script = script_of("R", "```sh\n! false\n```\n");
+        let script = script_of("R", "```sh\n! false\n```\n", ON_A_MACHINE);
         assert!(script.contains("if false; then"), "{script}");
     }
 
     #[test]
     fn a_continued_line_stays_whole() {
         let text = "```sh\nls \\\n  -l\n```\n";
-        assert_eq!(script_of("R", text), "echo '   R:2' >&2\nls \\\n  -l\n");
+        assert_eq!(script_of("R", text, ON_A_MACHINE), "echo '   R:2' >&2\nls \\\n  -l\n");
     }
 }

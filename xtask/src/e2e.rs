@@ -9,7 +9,7 @@ mod gather;
 mod provider;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -18,7 +18,8 @@ use clap::Args;
 
 use crate::images::{self, ImageProfile};
 use crate::output;
-use crate::process::{cargo, run as run_command, target_directory};
+use crate::process::{cargo, command, run as run_command, target_directory};
+use crate::{docs, tools};
 use provider::{Provider, Running};
 
 /// Options.
@@ -111,12 +112,7 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     outcome
 }
 
-fn stages(
-    args: &E2eArgs,
-    cluster: &Running,
-    images: &std::path::Path,
-    results: &std::path::Path,
-) -> Result<()> {
+fn stages(args: &E2eArgs, cluster: &Running, images: &Path, results: &Path) -> Result<()> {
     let mut failed = Vec::new();
     for stage in &STAGES {
         output::note(&format!("\n== {}", stage.name));
@@ -146,20 +142,53 @@ fn stages(
             }
         }
     }
+    if args.only.is_none() && !documentation(args, cluster, images, results)? {
+        gather::everything(cluster, results);
+        failed.push("the documentation's commands");
+    }
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join("; ")) }
 }
 
-fn environment(
-    tests: &mut Command,
-    args: &E2eArgs,
-    cluster: &Running,
-    images: &std::path::Path,
-    results: &std::path::Path,
-) {
+/// Runs the commands of the documentation that need a cluster, as a reader would type them, and says whether they
+/// do what is written. They begin in a cluster without a mesh and leave one without.
+fn documentation(args: &E2eArgs, cluster: &Running, images: &Path, results: &Path) -> Result<bool> {
+    let mut is_well = true;
+    for (name, script) in docs::cluster_scripts()? {
+        output::note(&format!("\n== {name}"));
+        let begun = Instant::now();
+        let programs = results.join("programs");
+        fs::create_dir_all(&programs)?;
+        let kubectl = tools::find(&cluster.kubectl().to_string_lossy()).context("kubectl")?;
+        for (program, file) in [("meshctl", &images.join("meshctl")), ("kubectl", &kubectl)] {
+            let link = programs.join(program);
+            if !link.exists() {
+                std::os::unix::fs::symlink(file, &link).with_context(|| link.display().to_string())?;
+            }
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        let text = format!("set -euo pipefail\n{script}");
+        let mut bash = command("bash", &["-c", &text]);
+        environment(&mut bash, args, cluster, images, results);
+        let outcome = run_command(bash.env("PATH", format!("{}:{path}", programs.display())));
+        let seconds = begun.elapsed().as_secs();
+        match outcome {
+            Ok(()) => output::note(&format!("✔ {name} ({seconds} s)")),
+            Err(_shown) => {
+                output::note(&format!("✘ {name} ({seconds} s): the last line named above failed"));
+                is_well = false;
+            }
+        }
+    }
+    Ok(is_well)
+}
+
+fn environment(tests: &mut Command, args: &E2eArgs, cluster: &Running, images: &Path, results: &Path) {
     cluster.environment(tests);
     tests
         .env("MESH_E2E_MESHCTL", images.join("meshctl"))
         .env("MESH_E2E_HUB", &args.hub)
         .env("MESH_E2E_TAG", &args.tag)
-        .env("MESH_E2E_OUTPUT", results);
+        .env("MESH_E2E_OUTPUT", results)
+        // An error says where it comes from; where in these programs it was made says nothing.
+        .env("RUST_BACKTRACE", "0");
 }

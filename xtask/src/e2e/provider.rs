@@ -198,7 +198,7 @@ impl Running {
     }
 
     /// The local cluster's binary is kubectl when it is called so.
-    fn kubectl(&self) -> PathBuf {
+    pub(crate) fn kubectl(&self) -> PathBuf {
         match self.provider {
             Provider::Local => self.folder.join("kubectl"),
             Provider::Kind | Provider::Kubeconfig => "kubectl".into(),
