@@ -135,7 +135,7 @@ fn stages(args: &E2eArgs, cluster: &Running, images: &Path, results: &Path) -> R
                 output::note(&format!("✘ {} ({} s): {error:#}", stage.name, seconds(begun)));
                 failed.push(stage.name);
                 if stage.program == "install" {
-                    break;
+                    bail!("nothing can be tried without an installation");
                 }
                 // The next stage takes away what this one leaves to be looked at.
                 gather::everything(cluster, results);
