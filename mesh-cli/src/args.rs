@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, check, completion, confirm, delete, denied, describe, down, exec, get, local_init, logs,
-    manifest, policy, proxy_config, proxy_status, ps, restart, run, status, up, validate, version, wait, why,
-    wire, x_authz,
+    analyze, apply, check, completion, confirm, delete, denied, describe, down, exec, get, install,
+    local_init, logs, manifest, policy, proxy_config, proxy_status, ps, restart, run, status, tag, uninstall,
+    up, upgrade, validate, verify_install, version, wait, why, wire, x_authz,
 };
 use crate::local::state::Selection;
 
@@ -146,6 +146,17 @@ pub(crate) enum Command {
     /// Commands that look closer
     #[command(name = "x", visible_alias = "experimental", subcommand)]
     Experimental(ExperimentalCommand),
+    /// Install the control plane into a cluster
+    Install(install::InstallArgs),
+    /// Upgrade an installation, with the values that it was made with
+    Upgrade(upgrade::UpgradeArgs),
+    /// Take the control plane out of a cluster
+    Uninstall(uninstall::UninstallArgs),
+    /// Whether everything of an installation is there and as installed
+    VerifyInstall(verify_install::VerifyArgs),
+    /// Names that point to a revision
+    #[command(subcommand)]
+    Tag(tag::TagCommand),
     /// What an installation in a cluster is made of
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),

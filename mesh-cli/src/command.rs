@@ -14,6 +14,7 @@ pub(crate) mod describe;
 pub(crate) mod down;
 pub(crate) mod exec;
 pub(crate) mod get;
+pub(crate) mod install;
 pub(crate) mod local_init;
 pub(crate) mod logs;
 pub(crate) mod manifest;
@@ -26,9 +27,13 @@ pub(crate) mod ps;
 pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod tag;
 pub(crate) mod target;
+pub(crate) mod uninstall;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod validate;
+pub(crate) mod verify_install;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod why;
@@ -245,6 +250,11 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Experimental(ExperimentalCommand::Authz(command)) => x_authz::run(global, &command),
         Command::Experimental(ExperimentalCommand::Denied(args)) => denied::run(global, &args),
         Command::Experimental(ExperimentalCommand::Wire(args)) => wire::run(global, &args),
+        Command::Install(args) => install::run(global, &args),
+        Command::Upgrade(args) => upgrade::run(global, &args),
+        Command::Uninstall(args) => uninstall::run(global, &args),
+        Command::VerifyInstall(args) => verify_install::run(global, &args),
+        Command::Tag(command) => tag::run(global, &command),
         Command::Manifest(command) => manifest::run(global, &command),
         Command::Version(args) => version::run(global, &args),
         Command::Completion(args) => completion::run(&args),

@@ -10,6 +10,8 @@ pub const CONTROL: &str = "mesh-control";
 pub const DEFAULT_REVISION: &str = "default";
 /// ConfigMap with the settings of one revision, in [`SYSTEM_NAMESPACE`].
 pub const CONFIG: &str = "mini-mesh";
+/// ConfigMap with what was said when a revision was installed, in [`SYSTEM_NAMESPACE`].
+pub const INSTALLATION: &str = "mini-mesh-installation";
 /// Key of [`CONFIG`]: a `mini-mesh.io` MeshConfig document.
 pub const CONFIG_MESH: &str = "mesh.yaml";
 /// Key of [`CONFIG`]: the settings of injection.
@@ -89,6 +91,10 @@ pub const PART_OF: &str = "mini-mesh";
 pub const LABEL_COMPONENT: &str = "mini-mesh.io/component";
 /// Value of [`LABEL_COMPONENT`] on the pods of the control plane.
 pub const COMPONENT_CONTROL: &str = "control";
+/// Value of [`LABEL_COMPONENT`] of the record of an installation.
+pub const COMPONENT_INSTALLATION: &str = "installation";
+/// On injectors: the tag by which namespaces and pods call their revision.
+pub const LABEL_TAG: &str = "istio.io/tag";
 /// Namespace label of Istio: `enabled` or `disabled`.
 pub const LABEL_INJECTION: &str = "istio-injection";
 /// Pod label or annotation of Istio: `"true"` or `"false"`.
@@ -103,3 +109,9 @@ pub const ANNOTATION_STATUS: &str = "sidecar.istio.io/status";
 pub const LABEL_TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Value of [`LABEL_TLS_MODE`].
 pub const TLS_MODE: &str = "istio";
+
+/// A name of a revision: the default one's stands alone, any other's has the revision as a suffix.
+#[must_use]
+pub fn of_revision(name: &str, revision: &str) -> String {
+    if revision == DEFAULT_REVISION { name.to_owned() } else { format!("{name}-{revision}") }
+}

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::Outcome;
+use super::{EXIT_FAILURE, Outcome, block_on, install, verify_install};
 use crate::args::GlobalArgs;
 use crate::install::chart;
+use crate::install::installed;
 use crate::install::plan::Plan;
 use crate::install::values::{self, ValueArgs};
 use crate::output::{self, Format};
@@ -14,6 +15,8 @@ use crate::output::{self, Format};
 pub(crate) enum ManifestCommand {
     /// Print what `install` would apply, as Helm prints the chart
     Generate(GenerateArgs),
+    /// Say where the cluster differs from what `install` would apply
+    Diff(GenerateArgs),
     /// List the profiles, or print one with the values of the chart
     #[command(visible_alias = "profile")]
     Profiles(ProfilesArgs),
@@ -44,14 +47,38 @@ pub(crate) struct ProfilesArgs {
 pub(crate) fn run(global: &GlobalArgs, command: &ManifestCommand) -> Outcome {
     match command {
         ManifestCommand::Generate(args) => generate(global, args),
+        ManifestCommand::Diff(args) => diff(global, args),
         ManifestCommand::Profiles(args) => profiles(args),
     }
 }
 
-fn generate(_global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
-    let plan = Plan::new(values::stated(&args.values, None)?)?;
+fn generate(global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
+    let plan = Plan::new(values::stated(&args.values, global.revision.as_deref())?)?;
     output::line(plan.text().trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Status 1 when there are differences, as diff and kubectl have it.
+fn diff(global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
+    let stated = values::stated(&args.values, global.revision.as_deref())?;
+    Plan::new(stated.clone())?;
+    let findings = block_on(async {
+        let cluster = install::connect(global).await?;
+        let tags = installed::tags(&cluster).await?;
+        let plan = Plan::new(installed::with_tags(stated, &tags))?;
+        Ok(verify_install::findings(&cluster, &plan).await?)
+    })?;
+    let mut is_same = true;
+    for finding in findings.iter().filter(|finding| !finding.is_well()) {
+        is_same = false;
+        if !finding.is_there {
+            output::line(&format!("+ {}", finding.object));
+        }
+        for difference in &finding.differences {
+            output::line(&format!("~ {}: {difference}", finding.object));
+        }
+    }
+    Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }
 
 fn profiles(args: &ProfilesArgs) -> Outcome {

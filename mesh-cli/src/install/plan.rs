@@ -39,14 +39,12 @@ pub(crate) enum PlanError {
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// What the user said.
-    #[expect(dead_code, reason = "recorded by the installation, which is to come")]
     pub(crate) stated: Value,
     /// All values.
     pub(crate) values: Value,
     /// The documents but for the definitions of resources.
     pub(crate) documents: Vec<Document>,
     /// Version of the control plane.
-    #[expect(dead_code, reason = "recorded by the installation, which is to come")]
     pub(crate) version: String,
 }
 
