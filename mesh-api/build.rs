@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "envoy/service/discovery/v3/ads.proto",
             "mesh/identity/v1/identity.proto",
             "mesh/keys/v1/keys.proto",
+            "mesh/replicas/v1/replicas.proto",
         ];
         let descriptors = protox::compile(files, ["proto"])?;
         tonic_prost_build::configure().compile_fds(descriptors)?;

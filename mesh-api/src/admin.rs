@@ -339,6 +339,17 @@ pub struct ObjectStatus {
     pub laggards: Vec<String>,
 }
 
+/// A pod that asks for a proxy and has none: `GET /unmeshed`. The replica that leads knows them, others list none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmeshedPod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Why it should have one, or why it would be refused.
+    pub reason: String,
+}
+
 /// One object in force, for `meshctl get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectSummary {

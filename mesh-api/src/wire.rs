@@ -50,6 +50,19 @@ pub mod keys {
     tonic::include_proto!("mesh.keys.v1");
 }
 
+/// Generated types and services of what replicas of the control plane say to each other.
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    reason = "generated"
+)]
+pub mod replicas {
+    tonic::include_proto!("mesh.replicas.v1");
+}
+
 /// Generated types and services of Envoy's external authorization service.
 #[expect(
     missing_docs,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh_api::admin::SourceStatus;
+use mesh_api::admin::{SourceStatus, UnmeshedPod};
 use mesh_api::model::{KeySet, Kind, MeshSettings, ObjectMeta, ObjectRef};
 use mesh_api::name::{Namespace, ObjectName};
 use mesh_api::problem::{Problem, Severity};
@@ -66,7 +66,10 @@ pub struct Plane {
     proxies: Mutex<BTreeMap<String, ProxyRecord>>,
     /// Problems of other than objects, by code.
     notices: Mutex<BTreeMap<&'static str, Problem>>,
+    unmeshed: Mutex<Vec<UnmeshedPod>>,
     subscribers: AtomicU64,
+    /// Acknowledgements, arrivals and departures of proxies.
+    stirs: AtomicU64,
 }
 
 /// What a plane is made of.
@@ -107,7 +110,9 @@ impl Plane {
             fanout: Fanout::default(),
             proxies: Mutex::new(BTreeMap::new()),
             notices: Mutex::new(BTreeMap::new()),
+            unmeshed: Mutex::new(Vec::new()),
             subscribers: AtomicU64::new(0),
+            stirs: AtomicU64::new(0),
         }
     }
 
@@ -271,6 +276,17 @@ impl Plane {
         }
     }
 
+    /// Lists pods that ask for a proxy and have none; whoever leads finds them.
+    pub fn set_unmeshed(&self, pods: Vec<UnmeshedPod>) {
+        *self.unmeshed.lock().unwrap_or_else(PoisonError::into_inner) = pods;
+    }
+
+    /// Pods that ask for a proxy and have none; empty at replicas that do not lead.
+    #[must_use]
+    pub fn unmeshed(&self) -> Vec<UnmeshedPod> {
+        self.unmeshed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A new subscriber with its mailbox.
     pub fn join(&self) -> (SubscriberId, Arc<Mailbox>) {
         let subscriber = SubscriberId(self.subscribers.fetch_add(1, Ordering::Relaxed));
@@ -283,8 +299,22 @@ impl Plane {
         self.snapshot().leave(subscriber);
     }
 
+    /// Something about what proxies have is different.
+    pub fn stir(&self) {
+        self.stirs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows whenever objects may be in force elsewhere than before: with each change that is taken in, and each
+    /// proxy that acknowledges, comes or goes.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        let generation = self.configuration().generation;
+        generation.wrapping_add(self.stirs.load(Ordering::Relaxed))
+    }
+
     /// Brings the gauges of streams and subscriptions up to date.
     pub fn measure_connections(&self) {
+        self.stir();
         let (_, subscriptions) = self.snapshot().sizes();
         let connected = self.proxies().values().filter(|record| record.is_connected).count();
         metrics::connected(connected, subscriptions);

@@ -1,6 +1,8 @@
 //! Duties in a cluster of which there must be one doer: the replica that leads.
 //!
-//! [`ca_bundle`] keeps the trust bundle in the webhook configurations. [`run`] starts the duties when
+//! [`ca_bundle`] keeps the trust bundle in the webhook configurations, [`conditions`] says on each policy object
+//! what became of it (with what `peers`, the other replicas, know of it), and [`unmeshed`] finds pods that ask for a
+//! proxy and have none. [`run`] starts the duties when
 //! leadership begins and drops them when it ends; a duty keeps nothing that the next leader would miss, and
 //! looks at everything when it starts. Dropping one between two requests leaves the cluster as the last
 //! request made it.
@@ -15,6 +17,9 @@ use crate::leader::Leadership;
 use crate::plane::Plane;
 
 pub mod ca_bundle;
+pub mod conditions;
+mod peers;
+pub mod unmeshed;
 
 /// What the duties need.
 #[derive(Clone)]
@@ -37,5 +42,10 @@ pub async fn run(duties: Duties, leadership: watch::Receiver<bool>) -> Infallibl
 }
 
 async fn all(duties: Duties) -> Infallible {
-    ca_bundle::run(&duties.client, &duties.plane).await
+    let Duties { client, plane } = &duties;
+    tokio::select! {
+        never = ca_bundle::run(client, plane) => never,
+        never = conditions::run(client, plane) => never,
+        never = unmeshed::run(client, plane) => never,
+    }
 }

@@ -21,7 +21,7 @@ use mesh_api::name::{Host, Namespace, ObjectName};
 use mesh_policy::select::Subject;
 
 mod change;
-mod lookup;
+pub(crate) mod lookup;
 mod members;
 pub mod virtual_address;
 

@@ -9,5 +9,6 @@ pub mod farewell;
 pub mod identity;
 pub mod keys;
 pub mod metrics;
+pub mod replicas;
 pub mod tls;
 pub mod webhook;

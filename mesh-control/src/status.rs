@@ -26,6 +26,7 @@ use crate::registry::{Entry, Registry, WorkloadKey};
 use crate::snapshot::SubscriberId;
 use crate::source::{InForce, Payload};
 
+pub mod conditions;
 pub mod enforcement;
 
 /// What is known of one proxy.

@@ -17,6 +17,7 @@ use mesh_api::wire::MESSAGE_BYTES_MAX;
 use mesh_api::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use mesh_api::wire::identity::identity_service_server::IdentityServiceServer;
 use mesh_api::wire::keys::key_service_server::KeyServiceServer;
+use mesh_api::wire::replicas::replica_service_server::ReplicaServiceServer;
 use mesh_identity::tls::{ClientAuth, server_config};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ use crate::serve::ads::Discovery;
 use crate::serve::farewell::Farewell;
 use crate::serve::identity::Identity;
 use crate::serve::keys::UnknownKeys;
+use crate::serve::replicas::Reports;
 use crate::serve::tls;
 
 /// How often an idle connection is probed, and how long an answer may take: a proxy whose machine has gone
@@ -155,6 +157,8 @@ impl Base {
             .send_compressed(CompressionEncoding::Gzip);
         let keys = KeyServiceServer::new(UnknownKeys::new(Arc::clone(plane)))
             .max_decoding_message_size(REPORT_BYTES_MAX);
+        let replicas = ReplicaServiceServer::new(Reports::new(Arc::clone(plane)))
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -162,6 +166,7 @@ impl Base {
             .add_service(discovery)
             .add_service(IdentityServiceServer::new(identity))
             .add_service(keys)
+            .add_service(replicas)
             .serve_with_incoming_shutdown(connections, self.shutdown.clone().cancelled_owned());
         self.tasks.spawn(async move {
             if let Err(error) = server.await {

@@ -16,7 +16,7 @@ use super::members::is_behind;
 use super::{Modes, Registry, WorkloadKey, rank, subject};
 
 /// Gateway name that binds a VirtualService to sidecars.
-const MESH_GATEWAY: &str = "mesh";
+pub(crate) const MESH_GATEWAY: &str = "mesh";
 
 impl Registry {
     /// A workload by its key.
@@ -28,6 +28,11 @@ impl Registry {
     /// Every workload.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.namespaces.values().flat_map(|here| here.workloads.iter())
+    }
+
+    /// Every workload of a namespace.
+    pub fn workloads_in(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Workload>> {
+        self.namespaces.get(namespace).into_iter().flat_map(|here| here.workloads.iter())
     }
 
     /// Every service, with the addresses given to it.

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use mesh_api::admin::{
     AdminError, CaStatus, ControlStatus, JoinTokenRequest, JoinTokenResponse, LogLevel, ObjectStatus,
-    ObjectSummary, RegistryDump,
+    ObjectSummary, RegistryDump, UnmeshedPod,
 };
 use mesh_api::error_chain::chain;
 use mesh_api::name::SpiffeId;
@@ -67,6 +67,7 @@ pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
         .route("/problems", get(problems))
         .route("/objects", get(objects))
         .route("/objects/status", get(object_statuses))
+        .route("/unmeshed", get(unmeshed))
         .route("/registry", get(registry))
         .route("/ca", get(ca))
         .route("/tokens", post(tokens))
@@ -78,7 +79,7 @@ pub fn routes(admin: Admin, readiness: Arc<Readiness>) -> Router {
         .with_state(admin)
 }
 
-const PATHS: &str = "GET /status, /problems, /objects, /objects/status, /registry, /ca, /logging, /metrics, /live, /ready; \
+const PATHS: &str = "GET /status, /problems, /objects, /objects/status, /unmeshed, /registry, /ca, /logging, /metrics, /live, /ready; \
                      POST /tokens, /sources/confirm?path=DIR, /logging?level=FILTER.";
 
 async fn unknown_path(uri: Uri) -> Failure {
@@ -153,6 +154,10 @@ async fn object_statuses(
 ) -> Result<Json<Vec<ObjectStatus>>, Failure> {
     let Query(filter) = filter?;
     compute(admin, move |plane| status::enforcement::object_statuses(plane, &filter)).await
+}
+
+async fn unmeshed(State(admin): State<Admin>) -> Json<Vec<UnmeshedPod>> {
+    Json(admin.plane.unmeshed())
 }
 
 async fn registry(State(admin): State<Admin>) -> Result<Json<RegistryDump>, Failure> {

@@ -392,6 +392,9 @@ impl Stream<'_> {
         if let Some(record) = record.filter(|record| record.subscriber == self.subscriber) {
             record.waiting = waiting(access);
             record.observe(&mut self.session, acknowledged, Instant::now());
+            if acknowledged.is_some() {
+                self.plane.stir();
+            }
         }
     }
 }

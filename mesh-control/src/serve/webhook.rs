@@ -35,7 +35,7 @@ pub mod certificate;
 mod inject;
 mod listen;
 pub mod review;
-mod validate;
+pub(crate) mod validate;
 
 use review::{Answer, Request};
 

@@ -29,7 +29,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::cluster::Cluster;
-use self::object::{ISTIO, Istio, Item, Topic};
+pub(crate) use self::object::{ISTIO, Istio};
+use self::object::{Item, Topic};
 use self::pod::Pod;
 use self::watch::{Ended, Fed, Feed, MetadataOnly, Reader, Watch, Whole};
 use super::{Context, Events};

@@ -73,16 +73,16 @@ impl fmt::Display for Topic {
 
 /// A kind of Istio that is read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Istio {
-    pub(super) kind: Kind,
-    pub(super) group: &'static str,
-    pub(super) plural: &'static str,
+pub(crate) struct Istio {
+    pub(crate) kind: Kind,
+    pub(crate) group: &'static str,
+    pub(crate) plural: &'static str,
     /// Versions, the preferred first.
-    pub(super) versions: &'static [&'static str],
+    pub(crate) versions: &'static [&'static str],
 }
 
 /// Kinds of Istio that are read, with the versions that their manifests may have.
-pub(super) const ISTIO: [Istio; 8] = [
+pub(crate) const ISTIO: [Istio; 8] = [
     security(Kind::AuthorizationPolicy, "authorizationpolicies"),
     security(Kind::PeerAuthentication, "peerauthentications"),
     security(Kind::RequestAuthentication, "requestauthentications"),
