@@ -1,7 +1,16 @@
-//! What the replicas of a cluster share through the API server.
+//! What the replicas of a cluster share through the API server, and what they ask it.
 //!
-//! [`client`] reaches it and [`mesh_settings`] reads the settings of the mesh, which come before everything
-//! else.
+//! [`client`] reaches it. [`authority`] is the one authority of all replicas, in a Secret; [`root_cert`] tells
+//! every namespace whom to trust; [`token_review`] asks whose a service-account token is. [`doorbell`] says
+//! when to look again at one object.
+//!
+//! RBAC that this needs, in the namespace of the control plane: Secrets `create`, and of `mini-mesh-ca`
+//! `get`, `list`, `watch`, `update`; of Secret `cacerts` `get`; Leases `create`, and of `mesh-control-leader`
+//! `get`, `update`. In the whole cluster: `tokenreviews` `create`; `namespaces` `list`, `watch`; ConfigMaps
+//! `create`, and of `mini-mesh-ca-root-cert` `get`, `list`, `watch`, `patch`.
 
+pub mod authority;
 pub mod client;
-pub mod mesh_settings;
+pub mod doorbell;
+pub mod root_cert;
+pub mod token_review;

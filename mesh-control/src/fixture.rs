@@ -16,6 +16,7 @@ use mesh_api::name::{Host, Labels, Namespace, ObjectName, ServiceAccount};
 use crate::registry::{Entry, Registry, VirtualAddressState, VirtualAddresses};
 
 pub(crate) mod api_server;
+pub(crate) mod versioned_objects;
 
 pub(crate) fn namespace(name: &str) -> Namespace {
     Namespace::parse(name).expect("valid")
@@ -195,20 +196,21 @@ impl From<VirtualService> for Entry {
 /// A control plane in memory: an authority of its own, and nothing in force. What it would write to disk is
 /// lost.
 pub(crate) fn plane() -> Arc<crate::plane::Plane> {
-    use mesh_identity::ca::CaSettings;
+    let domain = mesh_api::name::TrustDomain::parse("cluster.local").expect("valid");
+    let settings = mesh_identity::ca::CaSettings::new(domain);
+    plane_of(mesh_identity::ca::Authority::create(settings, std::time::SystemTime::now()).expect("made"))
+}
+
+/// A control plane that signs with `authority`.
+pub(crate) fn plane_of(authority: mesh_identity::ca::Authority) -> Arc<crate::plane::Plane> {
     use mesh_identity::ca::Issuer as _;
-    use mesh_identity::ca::disk::StateDirectory;
     use mesh_identity::tls::IdentitySource;
 
     let folder = tempfile::tempdir().expect("a folder");
-    let domain = mesh_api::name::TrustDomain::parse("cluster.local").expect("valid");
-    let directory = StateDirectory::open(&folder.path().join("ca")).expect("opened");
-    let (authority, _) = directory
-        .load_or_create(CaSettings::new(domain.clone()), std::time::SystemTime::now())
-        .expect("an authority");
+    let domain = authority.settings().trust_domain.clone();
     let bundle = authority.trust_bundle();
     let tokens = folder.path().join("tokens.json");
-    let issue = crate::issue::IssueService::new(authority, Some(directory), tokens).expect("a service");
+    let issue = crate::issue::IssueService::new(authority, None, tokens).expect("a service");
     let (keys, _) =
         crate::jwks::open(crate::jwks::KeySettings::default(), &folder.path().join("jwks")).expect("keys");
     let (confirmations, _) = tokio::sync::mpsc::channel(1);

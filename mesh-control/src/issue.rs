@@ -23,6 +23,7 @@ use mesh_identity::key::{KeyError, WorkloadKey};
 use mesh_identity::svid::{Svid, SvidError};
 use mesh_identity::tls::IdentitySource;
 
+use crate::cluster::token_review::ReviewError;
 use crate::state_file::{self, Durability, StateFileError};
 
 mod rate_limit;
@@ -45,6 +46,9 @@ pub enum IssueRefusal {
     /// The request or the lifetime is not accepted, or the authority cannot sign.
     #[error("no certificate was signed")]
     Issue(#[source] ca::IssueError),
+    /// The service-account token gave no identity.
+    #[error("the service-account token proves no identity")]
+    Review(#[source] ReviewError),
     /// Too many requests.
     #[error("too many requests for {whom}")]
     TooMany {
@@ -188,10 +192,28 @@ impl IssueService {
         result
     }
 
-    fn try_issue(&self, ask: Ask<'_>, now: SystemTime, tick: Instant) -> Result<Issued, IssueRefusal> {
-        if !locked(&self.failures).has_room(&ask.address, tick) {
-            return Err(IssueRefusal::TooMany { whom: ask.address.to_string() });
+    /// Whether an address may ask: not when it was refused too often. To be asked before evidence is reviewed
+    /// at the expense of others.
+    ///
+    /// # Errors
+    /// When it may not now.
+    pub fn admit(&self, address: std::net::IpAddr, tick: Instant) -> Result<(), IssueRefusal> {
+        if locked(&self.failures).has_room(&address, tick) {
+            return Ok(());
         }
+        Err(IssueRefusal::TooMany { whom: address.to_string() })
+    }
+
+    /// Counts a request that was refused before it came here; `is_fault` when the caller is to blame.
+    pub fn count_refusal(&self, address: std::net::IpAddr, tick: Instant, is_fault: bool) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        if is_fault {
+            locked(&self.failures).take(address, tick);
+        }
+    }
+
+    fn try_issue(&self, ask: Ask<'_>, now: SystemTime, tick: Instant) -> Result<Issued, IssueRefusal> {
+        self.admit(ask.address, tick)?;
         let fault = |refusal: IssueRefusal| {
             locked(&self.failures).take(ask.address, tick);
             refusal
@@ -203,9 +225,10 @@ impl IssueService {
         let key = request.public_key_info();
         let id = self.attest(ask.attestation, &key, now).map_err(|refusal| match refusal {
             IssueRefusal::Record(_) => refusal,
-            IssueRefusal::Attestation(_) | IssueRefusal::Issue(_) | IssueRefusal::TooMany { .. } => {
-                fault(refusal)
-            }
+            IssueRefusal::Attestation(_)
+            | IssueRefusal::Issue(_)
+            | IssueRefusal::Review(_)
+            | IssueRefusal::TooMany { .. } => fault(refusal),
         })?;
         if !locked(&self.by_identity).take(id.clone(), tick) {
             return Err(IssueRefusal::TooMany { whom: id.to_string() });

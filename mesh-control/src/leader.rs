@@ -51,6 +51,19 @@ impl Leadership {
         Self { leads }
     }
 
+    /// The same as a channel, for those that wait in their own way.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.leads.clone()
+    }
+
+    /// Returns when it has begun or ended since this was last asked. Dropping it loses nothing.
+    pub async fn changed(&mut self) {
+        if self.leads.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Returns when this replica leads, at once if it does.
     pub async fn elected(&mut self) {
         if self.leads.wait_for(|leads| *leads).await.is_err() {
@@ -173,15 +186,14 @@ impl Candidate {
         self.publish();
         // Candidates that fail together do not come back together.
         let pause = self.election.timing().retry.mul_f64(0.8 + 0.4 * fastrand::f64());
-        if let Some(until) = self.election.leads_until() {
-            let left = until.saturating_sub(self.clock());
-            if left < pause {
+        let left = self.election.leads_until().map(|until| until.saturating_sub(self.clock()));
+        match left.filter(|left| !left.is_zero() && *left < pause) {
+            Some(left) => {
                 tokio::time::sleep(left).await;
                 self.publish();
-                return;
             }
+            None => tokio::time::sleep(pause).await,
         }
-        tokio::time::sleep(pause).await;
     }
 
     async fn look(&mut self) -> Result<(), LookError> {
@@ -273,3 +285,6 @@ fn record(lease: &Lease) -> Record {
         transitions: spec.lease_transitions.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

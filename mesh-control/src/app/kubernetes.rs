@@ -4,20 +4,24 @@
 //! the kubelet is told so by the readiness, which is served from the first moment.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use kube::Client;
+use mesh_api::error_chain::chain;
+use mesh_api::model::MeshSettings;
 use mesh_daemon::logging::LogControl;
 use mesh_daemon::operator_socket::OperatorSocket;
-use mesh_identity::ca::disk::StateDirectory;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::running::{Base, Departure, Running};
-use super::upkeep::{measure_expiry, metrics_upkeep, upkeep};
+use super::upkeep::{measure_expiry, metrics_upkeep, renew_regularly};
 use super::{CONFIRMATIONS, StartError, ca_settings, identity_source, listen, local, own_id};
 use crate::address_store::AddressStore;
-use crate::cluster::{client, mesh_settings};
+use crate::cluster::authority::SharedAuthority;
+use crate::cluster::token_review::TokenReviewer;
+use crate::cluster::{client, root_cert};
 use crate::config::{ClusterConfig, Config};
 use crate::issue::IssueService;
 use crate::jwks;
@@ -25,12 +29,20 @@ use crate::leader::Candidate;
 use crate::leader::election::Timing;
 use crate::plane::{Parts, Plane};
 use crate::readiness::{Part, Readiness};
+use crate::reconcile;
 use crate::registry::{Registry, VirtualAddressState, VirtualAddresses};
 use crate::serve::admin::{self, Admin, AdminListener};
 use crate::serve::identity::Identity;
+use crate::serve::webhook::{self, Place, Webhooks};
 use crate::snapshot::Snapshot;
+use crate::source::kubernetes::{KubernetesSettings, KubernetesSource};
 use crate::state_file;
 use crate::telemetry::metrics;
+
+/// How often it is said what the first look at the cluster waits for.
+const FIRST_LOOK_REPORT: Duration = Duration::from_secs(15);
+/// Time between two attempts at a certificate for the webhooks.
+const CERTIFICATE_AGAIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn start(
     config: Config,
@@ -39,7 +51,8 @@ pub(super) async fn start(
 ) -> Result<Running, StartError> {
     metrics::install();
     state_file::make_directory(&config.state_dir, 0o755).map_err(StartError::State)?;
-    let readiness = Arc::new(Readiness::waiting_for([Part::Authority, Part::Discovery]));
+    let parts = [Part::Authority, Part::Configuration, Part::Webhooks, Part::Discovery];
+    let readiness = Arc::new(Readiness::waiting_for(parts));
     let metrics_listener = listen(config.metrics_listen).await?;
     let starting = Starting { base: Base::new(), readiness, config, cluster, log };
     let base = starting.base.clone();
@@ -64,15 +77,14 @@ impl Starting {
         let metrics_address = local(&metrics_listener, config.metrics_listen);
         base.serve_http("metrics", metrics_listener, crate::serve::metrics::routes(Arc::clone(&readiness)));
         let client = client::connect().await.map_err(StartError::Cluster)?;
-        let settings = mesh_settings::wait(&client, &cluster).await;
+        let (source, settings) = first_look(&client, &cluster).await;
 
-        let directory = StateDirectory::open(&config.state_dir.join("ca")).map_err(StartError::Authority)?;
         let ca = ca_settings(&config, settings.trust_domain.clone());
-        let (authority, _) =
-            directory.load_or_create(ca, SystemTime::now()).map_err(StartError::Authority)?;
+        let shared = SharedAuthority::new(client.clone(), cluster.namespace.as_str(), ca);
+        let authority = shared.wait().await;
+        shared.look_for_plugged_in().await;
         let tokens = config.state_dir.join("join-tokens.json");
-        let issue = IssueService::new(authority, Some(directory), tokens).map_err(StartError::State)?;
-        let issue = Arc::new(issue);
+        let issue = Arc::new(IssueService::new(authority, None, tokens).map_err(StartError::State)?);
         measure_expiry(&issue);
         let identity = identity_source(&issue, &settings);
         let own = own_id(&settings)?;
@@ -83,7 +95,8 @@ impl Starting {
         let registry = Registry::new(settings.clone(), pool);
         let (keys, key_fetcher) =
             jwks::open(config.keys.clone(), &config.state_dir.join("jwks")).map_err(StartError::Keys)?;
-        let (confirmations, _confirmed) = mpsc::channel(CONFIRMATIONS);
+        // Nothing is confirmed in a cluster: what a watch says is what there is.
+        let (confirmations, _) = mpsc::channel(CONFIRMATIONS);
         let (addresses, _given) = watch::channel(VirtualAddressState::default());
         let plane = Arc::new(Plane::new(Parts {
             name: config.mesh_name.clone(),
@@ -96,16 +109,39 @@ impl Starting {
             look_now: Arc::default(),
         }));
         plane.take_keys(key_fetcher.restored());
+        let source = hand_over(source, &plane).await;
         plane.measure_connections();
+        readiness.have(Part::Configuration);
 
         let duties = CancellationToken::new();
-        let (candidate, _leadership) =
+        let (candidate, leadership) =
             Candidate::new(client.clone(), cluster.namespace.as_str(), &cluster.replica, Timing::default());
         base.tasks.spawn(candidate.run(duties.clone()));
+        base.spawn("authority", shared.follow(Arc::clone(&plane), leadership.clone()));
+        let roots = {
+            let (client, plane) = (client.clone(), Arc::clone(&plane));
+            leadership
+                .clone()
+                .lead("root certificates", move || root_cert::keep(client.clone(), Arc::clone(&plane)))
+        };
+        base.spawn("root certificates", roots);
+        let reconciled = reconcile::Duties { client: client.clone(), plane: Arc::clone(&plane) };
+        base.spawn("duties", reconcile::run(reconciled, leadership.watch()));
+
+        let webhook_listener = listen(cluster.webhook_listen).await?;
+        let place = Place {
+            namespace: cluster.namespace.as_str(),
+            revision: &cluster.revision,
+            cluster_domain: &settings.cluster_domain,
+        };
+        let webhooks = webhooks(&plane, &client, place).await?;
+        base.spawn("webhooks", webhook::serve(webhook_listener, webhooks));
+        readiness.have(Part::Webhooks);
 
         let listener = listen(config.listen).await?;
         let address = local(&listener, config.listen);
-        base.serve_proxies(listener, &plane, Identity::new(issue));
+        let identity = Identity::new(issue).with_reviewer(TokenReviewer::new(client));
+        base.serve_proxies(listener, &plane, identity);
         readiness.have(Part::Discovery);
         let routes = admin::routes(Admin { plane: Arc::clone(&plane), log }, Arc::clone(&readiness));
         let mut admin_address = None;
@@ -118,8 +154,9 @@ impl Starting {
             let socket = AdminListener(OperatorSocket::open(path).map_err(StartError::Admin)?);
             base.serve_admin(socket, routes);
         }
+        base.spawn("source", source.run(Arc::clone(&plane)));
         base.spawn("keys", key_fetcher.run(Arc::clone(&plane)));
-        base.spawn("upkeep", upkeep(Arc::clone(&plane), own));
+        base.spawn("upkeep", renew_regularly(Arc::clone(&plane), own));
         base.spawn("metrics upkeep", metrics_upkeep());
         tracing::info!(%address, metrics = %metrics_address, "mesh-control serves");
         Ok(Running {
@@ -132,5 +169,37 @@ impl Starting {
             admin_socket: config.admin_socket,
             departure: Departure::Gradual { duties },
         })
+    }
+}
+
+/// Looks at the cluster until everything is known, and answers with the settings of the mesh.
+async fn first_look(client: &Client, cluster: &ClusterConfig) -> (KubernetesSource, MeshSettings) {
+    let settings = KubernetesSettings {
+        revision: cluster.revision.clone(),
+        config_namespace: cluster.namespace.clone(),
+    };
+    let mut source = KubernetesSource::new(client, &settings);
+    loop {
+        match source.first(FIRST_LOOK_REPORT).await {
+            Ok(settings) => return (source, settings),
+            Err(error) => tracing::warn!(reason = chain(&error), "waiting for the cluster's configuration"),
+        }
+    }
+}
+
+async fn hand_over(mut source: KubernetesSource, plane: &Arc<Plane>) -> KubernetesSource {
+    tokio::task::block_in_place(|| source.hand_over(plane));
+    source
+}
+
+/// The webhooks, as soon as they have a certificate.
+async fn webhooks(plane: &Arc<Plane>, client: &Client, place: Place<'_>) -> Result<Webhooks, StartError> {
+    loop {
+        let webhooks = Webhooks::new(Arc::clone(plane), client.clone(), place).map_err(StartError::Name)?;
+        if webhooks.is_ready() {
+            return Ok(webhooks);
+        }
+        tracing::warn!("waiting for the certificate of the webhooks");
+        tokio::time::sleep(CERTIFICATE_AGAIN).await;
     }
 }

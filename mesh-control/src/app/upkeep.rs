@@ -45,7 +45,7 @@ fn upkeep_once(plane: &Plane, own: &SpiffeId) {
 }
 
 /// Says what maintenance of the authority did or found.
-pub(super) fn report(events: &[Event]) {
+fn report(events: &[Event]) {
     for event in events {
         match event {
             Event::IntermediateRotated { serial, not_after } => {
@@ -56,6 +56,18 @@ pub(super) fn report(events: &[Event]) {
                 let not_after = timestamp(*not_after);
                 tracing::warn!(not_after, "the root ends soon; plan its replacement");
             }
+        }
+    }
+}
+
+/// Keeps the own certificate in order, where somebody else keeps the authority.
+pub(super) async fn renew_regularly(plane: Arc<Plane>, own: SpiffeId) -> Infallible {
+    loop {
+        tokio::time::sleep(UPKEEP_EVERY).await;
+        let (plane, own) = (Arc::clone(&plane), own.clone());
+        let work = tokio::task::spawn_blocking(move || renew_own(&plane, &own));
+        if let Err(error) = work.await {
+            tracing::error!(%error, "upkeep was not finished");
         }
     }
 }

@@ -4,6 +4,7 @@ use mesh_identity::attest::AttestError;
 use mesh_identity::ca;
 use tonic::{Code, Status};
 
+use crate::cluster::token_review::ReviewError;
 use crate::issue::IssueRefusal;
 use crate::push::session::SessionError;
 
@@ -100,6 +101,15 @@ pub fn to_issue(refusal: &IssueRefusal) -> (Status, &'static str) {
             | ca::IssueError::Random
             | ca::IssueError::Sign(_),
         ) => (Code::Unavailable, "the authority cannot sign now".to_owned(), "authority"),
+        IssueRefusal::Review(ReviewError::Silent | ReviewError::Api(_)) => {
+            (Code::Unavailable, "the API server cannot review the token now".to_owned(), "review")
+        }
+        IssueRefusal::Review(
+            ReviewError::Refused { .. }
+            | ReviewError::NotServiceAccount
+            | ReviewError::Name(_)
+            | ReviewError::OtherPod { .. },
+        ) => (Code::Unauthenticated, cause(refusal), "kubernetes_token"),
         IssueRefusal::TooMany { .. } => (Code::ResourceExhausted, refusal.to_string(), "rate_limit"),
         IssueRefusal::Record(_) => (Code::Unavailable, refusal.to_string(), "state"),
     };

@@ -7,12 +7,13 @@ use mesh_api::error_chain::chain;
 use mesh_api::wire::identity::identity_service_server::IdentityService;
 use mesh_api::wire::identity::issue_request::Attestation as WireAttestation;
 use mesh_api::wire::identity::{IssueRequest, IssueResponse, TrustDomainBundle};
-use mesh_identity::attest::Attestation;
+use mesh_identity::attest::{Attestation, KubernetesIdentity};
 use mesh_identity::certificate::timestamp;
 use tonic::{Request, Response, Status};
 
 use super::answer;
 use super::tls::Caller;
+use crate::cluster::token_review::{ReviewError, TokenReviewer};
 use crate::issue::{Ask, IssueRefusal, IssueService, Issued};
 use crate::telemetry::metrics;
 
@@ -20,13 +21,40 @@ use crate::telemetry::metrics;
 #[derive(Debug)]
 pub struct Identity {
     issue: Arc<IssueService>,
+    reviewer: Option<TokenReviewer>,
 }
 
 impl Identity {
     /// A service of `issue`.
     #[must_use]
     pub fn new(issue: Arc<IssueService>) -> Self {
-        Self { issue }
+        Self { issue, reviewer: None }
+    }
+
+    /// Takes service-account tokens too, which `reviewer` asks about.
+    #[must_use]
+    pub fn with_reviewer(self, reviewer: TokenReviewer) -> Self {
+        Self { reviewer: Some(reviewer), ..self }
+    }
+
+    /// The identity of a service-account token, if the request has one and they are taken here.
+    async fn review(
+        &self,
+        message: &IssueRequest,
+        caller: &Caller,
+    ) -> Result<Option<KubernetesIdentity>, IssueRefusal> {
+        let (Some(reviewer), Some(WireAttestation::KubernetesToken(token))) =
+            (&self.reviewer, &message.attestation)
+        else {
+            return Ok(None);
+        };
+        let address = caller.address.ip();
+        self.issue.admit(address, Instant::now())?;
+        reviewer.attest(token, &message.node_id).await.map(Some).map_err(|error| {
+            let is_fault = !matches!(error, ReviewError::Silent | ReviewError::Api(_));
+            self.issue.count_refusal(address, Instant::now(), is_fault);
+            IssueRefusal::Review(error)
+        })
     }
 }
 
@@ -37,10 +65,15 @@ impl IdentityService for Identity {
         let message = request.into_inner();
         let issue = Arc::clone(&self.issue);
         let address = caller.address;
-        // Signing computes and redeeming a token waits for the disk.
-        let outcome = tokio::task::spawn_blocking(move || serve(&issue, &caller, &message))
-            .await
-            .map_err(|_| Status::internal("the request was not finished"))?;
+        let outcome = match self.review(&message, &caller).await {
+            Err(refusal) => Err(Refused::Issue(refusal)),
+            // Signing computes and redeeming a token waits for the disk.
+            Ok(reviewed) => {
+                tokio::task::spawn_blocking(move || serve(&issue, &caller, &message, reviewed.as_ref()))
+                    .await
+                    .map_err(|_| Status::internal("the request was not finished"))?
+            }
+        };
         match outcome {
             Ok(issued) => {
                 metrics::certificate("issued");
@@ -72,18 +105,33 @@ enum Refused {
     Issue(IssueRefusal),
 }
 
-fn serve(issue: &IssueService, caller: &Caller, message: &IssueRequest) -> Result<Issued, Refused> {
-    let attestation = match &message.attestation {
+fn serve(
+    issue: &IssueService,
+    caller: &Caller,
+    message: &IssueRequest,
+    reviewed: Option<&KubernetesIdentity>,
+) -> Result<Issued, Refused> {
+    let attestation = match (&message.attestation, reviewed) {
+        (Some(WireAttestation::KubernetesToken(_)), Some(identity)) => Attestation::Reviewed(identity),
+        (attestation, _) => unreviewed(attestation.as_ref(), caller)?,
+    };
+    let ttl = (message.ttl_seconds > 0).then(|| Duration::from_secs(message.ttl_seconds));
+    let ask = Ask { csr: &message.csr, ttl, attestation, address: caller.address.ip() };
+    issue.issue(ask, SystemTime::now(), Instant::now()).map_err(Refused::Issue)
+}
+
+fn unreviewed<'a>(
+    attestation: Option<&'a WireAttestation>,
+    caller: &'a Caller,
+) -> Result<Attestation<'a>, Refused> {
+    Ok(match attestation {
         Some(WireAttestation::JoinToken(token)) => Attestation::JoinToken(token),
         Some(WireAttestation::KubernetesToken(token)) => Attestation::KubernetesToken(token),
         Some(WireAttestation::CurrentSvid(_)) => {
             Attestation::CurrentSvid(caller.peer.as_ref().map(|peer| &peer.id))
         }
         None => return Err(Refused::Incomplete("the request has no attestation")),
-    };
-    let ttl = (message.ttl_seconds > 0).then(|| Duration::from_secs(message.ttl_seconds));
-    let ask = Ask { csr: &message.csr, ttl, attestation, address: caller.address.ip() };
-    issue.issue(ask, SystemTime::now(), Instant::now()).map_err(Refused::Issue)
+    })
 }
 
 fn response(issued: Issued) -> IssueResponse {

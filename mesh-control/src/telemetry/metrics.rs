@@ -75,6 +75,51 @@ fn describe() {
         "Reports of proxies that a token's key is not known, by what is done about it."
     );
     describe_gauge!("mesh_control_leader", "1 on the replica that has the leader's duties, else 0.");
+    describe_counter!(
+        "mesh_control_token_reviews_total",
+        "Service-account tokens that proxies have shown, by outcome."
+    );
+    describe_counter!(
+        "mesh_control_authority_writes_total",
+        "Writes of the authority's Secret, by outcome: created, rotated, restored, conflict or failed."
+    );
+    describe_gauge!(
+        "mesh_control_authority_alarm",
+        "1 while the authority's Secret is missing, damaged or of other_root, by problem."
+    );
+    describe_counter!(
+        "mesh_control_root_certificates_total",
+        "Writes of the root certificate to namespaces, by result: written or failed."
+    );
+    describe_gauge!(
+        "mesh_control_root_certificates_wanting",
+        "Namespaces without the current root certificate, as the leader sees it."
+    );
+}
+
+/// A service-account token was reviewed.
+pub fn token_review(outcome: &'static str) {
+    counter!("mesh_control_token_reviews_total", "outcome" => outcome).increment(1);
+}
+
+/// The authority's Secret was written, or not.
+pub fn authority_write(outcome: &'static str) {
+    counter!("mesh_control_authority_writes_total", "outcome" => outcome).increment(1);
+}
+
+/// Whether the authority's Secret has a problem.
+pub fn authority_alarm(problem: &'static str, is_raised: bool) {
+    gauge!("mesh_control_authority_alarm", "problem" => problem).set(f64::from(u8::from(is_raised)));
+}
+
+/// The root certificate of a namespace was written, or not.
+pub fn root_certificate_written(result: &'static str) {
+    counter!("mesh_control_root_certificates_total", "result" => result).increment(1);
+}
+
+/// Namespaces without the current root certificate.
+pub fn root_certificates_wanting(namespaces: usize) {
+    gauge!("mesh_control_root_certificates_wanting").set(as_f64(namespaces));
 }
 
 /// Whether this replica leads.

@@ -249,7 +249,8 @@ pub(crate) async fn issue(
 ) -> Result<Arc<IdentitySource>, Status> {
     let key = WorkloadKey::generate().expect("a key");
     let csr = mesh_identity::csr::build(&key).expect("a request");
-    let request = IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation) };
+    let request =
+        IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation), node_id: String::new() };
     let answer = IdentityServiceClient::new(channel).issue(request).await?.into_inner();
     assert!(!answer.bundles.is_empty(), "no trust bundle came");
     let svid = Svid::new(answer.chain, &key).expect("a whole certificate");

@@ -241,7 +241,8 @@ async fn ask(
 ) -> Result<Granted, RequestError> {
     let csr = csr::build(key)?;
     let channel = channel::connect(&settings.args.control, settings.data_path.fwmark, config).await?;
-    let request = IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation) };
+    let node_id = settings.args.node_id.clone();
+    let request = IssueRequest { csr, ttl_seconds: 0, attestation: Some(attestation), node_id };
     let mut client = IdentityServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = client.issue(request).await.map_err(RequestError::Refused)?;
     check(settings, answer.into_inner(), key)
