@@ -7,10 +7,11 @@
 //!
 //! Reading order: [`plan`] (what is measured), [`sandbox`] (a place that ends with the run), [`topology`]
 //! (namespaces), [`peers`] (how each proxy is told to do the work), [`load`] and [`accounting`] (what is
-//! read), [`rounds`] (the order of it all), [`verdict`] and [`report`]. [`policy`] stands apart.
+//! read), [`rounds`] (the order of it all), [`verdict`] and [`report`]. [`policy`] and [`control`] stand apart.
 
 mod accounting;
 mod certificates;
+mod control;
 mod daemon;
 mod envoy_wheel;
 mod lab;
@@ -67,6 +68,8 @@ pub(crate) struct BenchArgs {
 enum Part {
     /// Count the instructions and allocations of the policy engine's decisions.
     Policy,
+    /// Measure the control plane in a large cluster: start, memory, time until proxies have a change.
+    Control(control::ControlArgs),
 }
 
 /// What the outer process tells the one in the sandbox.
@@ -85,8 +88,10 @@ struct ProgramArgs {
 /// # Errors
 /// When something that it needs is missing, a peer does not do the work, or a limit is missed.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
-    if let Some(Part::Policy) = args.part {
-        return policy::run();
+    match args.part {
+        Some(Part::Policy) => return policy::run(),
+        Some(Part::Control(args)) => return control::run(args),
+        None => {}
     }
     let effort = if args.quick { Effort::Quick } else { Effort::Full };
     let plan = Plan::new(effort, &args.only)?;
