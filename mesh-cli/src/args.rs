@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, check, check_inject, completion, confirm, delete, denied, describe, down, exec, get,
-    inject, install, local_init, logs, manifest, policy, proxy_config, proxy_status, ps, restart, run,
-    status, tag, uninstall, up, upgrade, validate, verify_install, version, wait, why, wire, x_authz,
+    analyze, apply, bug_report, check, check_inject, completion, confirm, delete, denied, describe, down,
+    exec, get, inject, install, local_init, logs, manifest, policy, proxy_config, proxy_status, ps, restart,
+    run, status, tag, uninstall, up, upgrade, validate, verify_install, version, wait, why, wire, x_authz,
 };
 use crate::local::state::Selection;
 
@@ -165,6 +165,8 @@ pub(crate) enum Command {
     Inject(Box<inject::InjectArgs>),
     /// Take the proxy out of pods in files
     Uninject(inject::UninjectArgs),
+    /// One archive with what somebody else needs in order to help
+    BugReport(bug_report::BugReportArgs),
     /// Versions of this program, the control plane and the proxies
     Version(version::VersionArgs),
     /// Print the completion script of a shell

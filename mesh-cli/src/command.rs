@@ -5,6 +5,7 @@
 
 pub(crate) mod analyze;
 pub(crate) mod apply;
+pub(crate) mod bug_report;
 pub(crate) mod check;
 pub(crate) mod check_inject;
 pub(crate) mod completion;
@@ -257,6 +258,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Uninstall(args) => uninstall::run(global, &args),
         Command::VerifyInstall(args) => verify_install::run(global, &args),
         Command::Tag(command) => tag::run(global, &command),
+        Command::BugReport(args) => bug_report::run(global, &args),
         Command::Manifest(command) => manifest::run(global, &command),
         Command::Inject(args) => inject::run(global, &args),
         Command::Uninject(args) => inject::run_uninject(&args),
