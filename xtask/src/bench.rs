@@ -68,8 +68,8 @@ pub(crate) struct BenchArgs {
 enum Part {
     /// Count the instructions and allocations of the policy engine's decisions.
     Policy,
-    /// Measure the control plane in a large cluster: start, memory, time until proxies have a change.
-    Control(control::ControlArgs),
+    /// Measure the control plane on a cluster of thousands of services and proxies.
+    Control,
 }
 
 /// What the outer process tells the one in the sandbox.
@@ -90,7 +90,7 @@ struct ProgramArgs {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match args.part {
         Some(Part::Policy) => return policy::run(),
-        Some(Part::Control(args)) => return control::run(args),
+        Some(Part::Control) => return control::run(),
         None => {}
     }
     let effort = if args.quick { Effort::Quick } else { Effort::Full };

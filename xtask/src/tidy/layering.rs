@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-proxy", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-daemon"]),
     ("mesh-cli", &["mesh-api", "mesh-policy", "mesh-kube"]),
     ("mesh-testkit", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-control", "mesh-proxy"]),
+    ("mesh-scale", &["mesh-api", "mesh-identity", "mesh-kube"]),
     ("shop", &[]),
     ("mesh-fuzz", &["mesh-api", "mesh-policy", "mesh-identity", "mesh-proxy"]),
     // Knows the mesh as its users do: by kubectl, meshctl and what comes over the wire.
