@@ -266,6 +266,17 @@ pub struct SourceStatus {
     pub missing: Option<String>,
 }
 
+/// What [`SourceStatus::path`] begins with for a watch of a cluster.
+pub const WATCHED: &str = "cluster: ";
+
+impl SourceStatus {
+    /// The kind that is watched in a cluster; `None` for a folder.
+    #[must_use]
+    pub fn watched(&self) -> Option<&str> {
+        self.path.strip_prefix(WATCHED)
+    }
+}
+
 /// One source of keys that policies use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySourceStatus {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, check, completion, confirm, delete, denied, describe, down, exec, get, install,
-    local_init, logs, manifest, policy, proxy_config, proxy_status, ps, restart, run, status, tag, uninstall,
-    up, upgrade, validate, verify_install, version, wait, why, wire, x_authz,
+    analyze, apply, bug_report, check, check_inject, completion, confirm, delete, denied, describe, down,
+    exec, get, inject, install, local_init, logs, manifest, policy, proxy_config, proxy_status, ps, restart,
+    run, status, tag, uninstall, up, upgrade, validate, verify_install, version, wait, why, wire, x_authz,
 };
 use crate::local::state::Selection;
 
@@ -160,6 +160,13 @@ pub(crate) enum Command {
     /// What an installation in a cluster is made of
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
+    /// Add the proxy to pods in files, as the cluster's webhook does
+    #[command(visible_alias = "kube-inject")]
+    Inject(Box<inject::InjectArgs>),
+    /// Take the proxy out of pods in files
+    Uninject(inject::UninjectArgs),
+    /// One archive with what somebody else needs in order to help
+    BugReport(bug_report::BugReportArgs),
     /// Versions of this program, the control plane and the proxies
     Version(version::VersionArgs),
     /// Print the completion script of a shell
@@ -178,6 +185,8 @@ pub(crate) enum ExperimentalCommand {
     /// How configuration applies to a workload or service
     #[command(visible_alias = "desc")]
     Describe(describe::DescribeArgs),
+    /// Whether a pod is given a proxy, by which webhook, and why or why not
+    CheckInject(Box<check_inject::CheckInjectArgs>),
     /// Who was refused by a workload, and by which rule
     Denied(denied::DeniedArgs),
     /// Look at the packets of the mesh: is everything TLS?

@@ -5,7 +5,9 @@
 
 pub(crate) mod analyze;
 pub(crate) mod apply;
+pub(crate) mod bug_report;
 pub(crate) mod check;
+pub(crate) mod check_inject;
 pub(crate) mod completion;
 pub(crate) mod confirm;
 pub(crate) mod delete;
@@ -14,6 +16,7 @@ pub(crate) mod describe;
 pub(crate) mod down;
 pub(crate) mod exec;
 pub(crate) mod get;
+pub(crate) mod inject;
 pub(crate) mod install;
 pub(crate) mod local_init;
 pub(crate) mod logs;
@@ -255,7 +258,11 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Uninstall(args) => uninstall::run(global, &args),
         Command::VerifyInstall(args) => verify_install::run(global, &args),
         Command::Tag(command) => tag::run(global, &command),
+        Command::BugReport(args) => bug_report::run(global, &args),
         Command::Manifest(command) => manifest::run(global, &command),
+        Command::Inject(args) => inject::run(global, &args),
+        Command::Uninject(args) => inject::run_uninject(&args),
+        Command::Experimental(ExperimentalCommand::CheckInject(args)) => check_inject::run(global, &args),
         Command::Version(args) => version::run(global, &args),
         Command::Completion(args) => completion::run(&args),
         Command::Local(command) => Ok(local_init::run(command)),

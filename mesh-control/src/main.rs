@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let Command::Run(args) = Args::parse().command;
-    let log = match LogControl::install(&args.log_level, args.log_format) {
+    let log = match LogControl::install(&log_filter(&args.log_level), args.log_format) {
         Ok(log) => log,
         Err(error) => {
             use std::io::Write;
@@ -28,6 +28,15 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The filter that was asked for. The client of the API server warns of every answer that is not JSON, such as that
+/// a kind is not served; the source says that itself, once. Whoever names the client in the filter hears it.
+fn log_filter(asked: &str) -> String {
+    match asked.contains("kube_client") {
+        true => asked.to_owned(),
+        false => format!("{asked},kube_client::client=error"),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::ingest::{self, Objects};
 use crate::issue::IssueService;
 use crate::jwks::Keys;
 use crate::push::fanout::{Fanout, Mailbox};
-use crate::registry::Change;
+use crate::registry::{Change, VirtualAddressState};
 use crate::snapshot::{Snapshot, SubscriberId};
 use crate::source::{Events, InForce, Payload, View};
 use crate::status::{Collected, ProxyRecord};
@@ -198,7 +198,7 @@ impl Plane {
         drop(snapshot);
         drop(configuration);
         if let Some(state) = addresses {
-            self.addresses.keep(state);
+            self.addresses.keep(&state);
         }
         self.fanout.deliver(updates);
     }
@@ -226,6 +226,19 @@ impl Plane {
             Payload::Noted(_) | Payload::Entry(_) | Payload::Settings(_) => None,
         };
         configuration.objects.documents.values().filter_map(noted).collect()
+    }
+
+    /// Gives addresses as the replicas have agreed, and tells the proxies that it concerns.
+    pub fn adopt_addresses(&self, shared: &VirtualAddressState) {
+        let mut snapshot = self.snapshot();
+        let changes = snapshot.registry_mut().adopt_addresses(shared);
+        if changes.is_empty() {
+            return;
+        }
+        tracing::info!(services = changes.len(), "given addresses are those of the other replicas now");
+        let updates = snapshot.apply(None, changes);
+        drop(snapshot);
+        self.fanout.deliver(updates);
     }
 
     /// Tells proxies that the trust bundle is another.

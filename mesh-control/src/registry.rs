@@ -315,6 +315,32 @@ impl Registry {
     }
 
     /// A service that needs a virtual address and states none is given its own.
+    /// Names of hosts in use that are not at the place of their hash, for the replicas to share.
+    #[must_use]
+    pub fn displaced_addresses(&self) -> VirtualAddressState {
+        let mut displaced = self.addresses.displaced();
+        displaced.places.retain(|name, _| Host::parse(name).is_ok_and(|name| self.hosts.contains_key(&name)));
+        displaced
+    }
+
+    /// Gives addresses as `shared` says from now on. The services that were given others are to be set anew.
+    pub fn adopt_addresses(&mut self, shared: &VirtualAddressState) -> Vec<Change> {
+        let moved = self.addresses.adopt(shared);
+        let hosts = moved.iter().filter_map(|name| Host::parse(name).ok());
+        let services = hosts.filter_map(|host| self.hosts.get(&host)).flat_map(BTreeMap::values);
+        let is_given = |service: &Service| {
+            !service.addresses.is_empty()
+                && service.addresses.iter().all(|address| self.addresses.contains(*address))
+        };
+        services
+            .filter(|service| is_given(service))
+            .map(|service| {
+                let stated = Service { addresses: Vec::new(), ..Service::clone(service) };
+                Change::Set(Entry::Service(Arc::new(stated)))
+            })
+            .collect()
+    }
+
     fn with_addresses(&mut self, service: Arc<Service>) -> Arc<Service> {
         let needs_one = service.addresses.is_empty()
             && !service.headless

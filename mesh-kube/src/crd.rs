@@ -10,7 +10,8 @@
 //!   a rule without it, which allows more than was written. Kept, it reaches webhook and control plane, which
 //!   refuse it by name.
 //! - **Nulls are kept** (`nullable`). `from:` with nothing behind it would otherwise vanish, and the rule would
-//!   hold for everybody.
+//!   hold for everybody. (A client may still drop it: `kubectl apply` does when it creates an object, unless it
+//!   is told `--server-side`.)
 //!
 //! The files in `charts/mini-mesh/crds` are written from here; a test holds them equal (`UPDATE_CRDS=1`).
 

@@ -98,7 +98,8 @@ pub struct RunArgs {
     /// interception must know them by the user that the proxy runs as.
     #[arg(long, env = "MESH_PROXY_FWMARK", value_name = "NUMBER", default_value_t = 1337)]
     pub fwmark: u32,
-    /// Threads that carry traffic. Default: one for each core, at most 4.
+    /// Threads that carry traffic. Default: one for each whole core that the process may use (a limit of its
+    /// container counts), at least 1 and at most 4.
     #[arg(long, env = "MESH_PROXY_WORKERS", value_name = "NUMBER")]
     pub workers: Option<usize>,
     /// Where access-log records go: a file, stdout, stderr or off.

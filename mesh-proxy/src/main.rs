@@ -21,7 +21,7 @@ const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Threads for blocking calls: a look-up of the control plane's name that hangs must not keep the other one, or
 /// the reading of a file, waiting.
-const BLOCKING_THREADS_MAX: usize = 4;
+const BLOCKING_THREADS_MAX: usize = 6;
 
 /// Exit status when the arguments cannot be used, as that of the argument parser.
 const USAGE: u8 = 2;

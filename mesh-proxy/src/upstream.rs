@@ -3,13 +3,15 @@
 //! A worker has one [`Upstreams`]; nothing in it is shared between workers. [`connect`] makes a connection
 //! (marked, so that interception lets it pass; verified, so that it is the expected workload that answers),
 //! [`stream`] is what comes of it, [`pool`] keeps HTTP/1.1 connections between requests, [`http2`] shares
-//! HTTP/2 connections among requests that run at the same time.
+//! HTTP/2 connections among requests that run at the same time, [`downgrade`] translates for an application that
+//! does not speak it.
 //!
 //! A connection is used for new requests only while what it was made with still holds: the own certificate,
 //! the trust bundle, and the certificate of the peer. One that is in use when these change finishes what it
 //! carries and is closed then.
 
 pub mod connect;
+mod downgrade;
 pub mod http2;
 pub mod pool;
 pub mod stream;
@@ -84,6 +86,7 @@ impl std::hash::Hash for Target {
 #[derive(Debug)]
 pub struct Upstreams {
     connector: Connector,
+    fwmark: Option<u32>,
     epochs: Epochs,
     http1: Http1Pool,
     /// HTTP/2 connections.
@@ -97,6 +100,7 @@ impl Upstreams {
         Self {
             epochs: Epochs::new(Arc::clone(&identity)),
             connector: Connector::new(identity, fwmark),
+            fwmark,
             http1: Http1Pool::default(),
             http2: http2::Http2Pool::default(),
         }

@@ -112,14 +112,20 @@ fn workloads(processes: &crate::local::client::MeshStatus) -> String {
 }
 
 fn source(source: &SourceStatus) {
-    output::line(&format!(
-        "  {}: {}, {}",
-        source.path,
-        output::count(source.files, "file", "files"),
-        output::count(source.objects, "object", "objects")
-    ));
+    let objects = output::count(source.objects, "object", "objects");
+    match source.watched() {
+        Some(kind) => output::line(&format!("  {kind}: {objects}")),
+        None => {
+            let files = output::count(source.files, "file", "files");
+            output::line(&format!("  {}: {files}, {objects}", source.path));
+        }
+    }
+    if let Some(reason) = &source.missing {
+        output::line(&format!("    {} {reason}", output::doubtful("not served:")));
+    }
     if let Some(reason) = &source.suspended {
-        output::line(&format!("    {} {reason}", output::bad("held for an accident:")));
+        let what = if source.watched().is_some() { "not watched" } else { "held for an accident:" };
+        output::line(&format!("    {} {reason}", output::bad(what)));
     }
     for object in &source.held {
         output::line(&format!("    {} {object} (its last good version)", output::doubtful("held:")));

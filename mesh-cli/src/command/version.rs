@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::mesh::Mesh;
+use super::mesh::{Mesh, merged};
 use super::{Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::output::{self, Format};
@@ -30,6 +30,9 @@ struct Versions {
     client_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     control_plane_version: Option<String>,
+    /// Replicas of the control plane by version.
+    #[serde(rename = "controlPlaneReplicas", skip_serializing_if = "BTreeMap::is_empty")]
+    replicas: BTreeMap<String, usize>,
     /// Proxies by version.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     data_plane_version: BTreeMap<String, usize>,
@@ -43,14 +46,21 @@ pub(crate) fn run(global: &GlobalArgs, args: &VersionArgs) -> Outcome {
     let mut versions = Versions {
         client_version: VERSION.to_owned(),
         control_plane_version: None,
+        replicas: BTreeMap::new(),
         data_plane_version: BTreeMap::new(),
     };
     if !args.short
         && let Ok(mesh) = Mesh::locate(global)
     {
-        let status = block_on(async { Ok(mesh.control_status().await.ok()) })?;
-        if let Some(status) = status {
-            versions.control_plane_version = Some(status.version);
+        let statuses = block_on(async { Ok(mesh.control_statuses().await.unwrap_or_default()) })?;
+        for status in &statuses {
+            *versions.replicas.entry(status.version.clone()).or_default() += 1;
+        }
+        if !statuses.is_empty() {
+            let all: Vec<&str> = versions.replicas.keys().map(String::as_str).collect();
+            versions.control_plane_version = Some(all.join(", "));
+        }
+        if let Some(status) = merged(statuses) {
             for proxy in status.proxies.iter().filter(|proxy| proxy.connected) {
                 *versions.data_plane_version.entry(proxy.version.clone()).or_default() += 1;
             }

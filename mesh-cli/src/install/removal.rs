@@ -43,6 +43,9 @@ pub(crate) enum RemovalError {
     /// Pods stay.
     #[error("{0} pods of the control plane do not end")]
     Pods(usize),
+    /// Something is being deleted and does not go.
+    #[error("{0} is being deleted and does not go: something in it has a finalizer that nobody honours")]
+    Ending(String),
 }
 
 /// What is there.
@@ -202,7 +205,7 @@ async fn made_by_control_plane(cluster: &Cluster) -> Result<Vec<Wanted>, Cluster
 }
 
 /// The authority, our definitions with their objects, and the namespace if it is ours.
-async fn purge(cluster: &Cluster) -> Result<(), ClusterError> {
+async fn purge(cluster: &Cluster) -> Result<(), RemovalError> {
     let started = Instant::now();
     let namespace = Some(name::SYSTEM_NAMESPACE);
     let mut number = usize::from(server::delete(cluster, SECRET, namespace, name::CA_SECRET).await?);
@@ -220,7 +223,29 @@ async fn purge(cluster: &Cluster) -> Result<(), ClusterError> {
             number += usize::from(server::delete(cluster, kind, None, name::SYSTEM_NAMESPACE).await?);
         }
     }
+    vanished(cluster, started + END).await?;
     progress("everything else", &format!("{number} objects deleted"), started);
+    Ok(())
+}
+
+/// Until definitions and namespace are gone: both end what is in them first.
+async fn vanished(cluster: &Cluster, until: Instant) -> Result<(), RemovalError> {
+    let definitions = DEFINITIONS.iter().map(|definition| ("CustomResourceDefinition", definition.name()));
+    let namespace = ("Namespace", name::SYSTEM_NAMESPACE.to_owned());
+    for (kind, name) in definitions.chain([namespace]) {
+        let Some(kind) = Kind::named(kind) else { continue };
+        loop {
+            let live = server::get(cluster, kind, None, &name).await?;
+            let is_going = live.is_some_and(|live| live["metadata"]["deletionTimestamp"].is_string());
+            if !is_going {
+                break;
+            }
+            if Instant::now() >= until {
+                return Err(RemovalError::Ending(format!("{} {name}", kind.kind)));
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
     Ok(())
 }
 

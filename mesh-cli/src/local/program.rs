@@ -54,9 +54,6 @@ impl Programs {
         let mesh = |name| find(name, &folders).ok_or(ProgramMissing::Own { name });
         let system: Vec<PathBuf> = std::env::split_paths(&path).chain(SYSTEM.map(PathBuf::from)).collect();
         let ip = find("ip", &system).ok_or(ProgramMissing::System { name: "ip", package: "iproute2" })?;
-        if find("nft", &system).is_none() {
-            return Err(ProgramMissing::System { name: "nft", package: "nftables" });
-        }
         Ok(Self { control: mesh("mesh-control")?, proxy: mesh("mesh-proxy")?, meshctl, ip })
     }
 }

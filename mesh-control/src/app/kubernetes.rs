@@ -6,19 +6,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kube::Client;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
 use mesh_api::error_chain::chain;
 use mesh_api::model::MeshSettings;
 use mesh_daemon::logging::LogControl;
 use mesh_daemon::operator_socket::OperatorSocket;
+use mesh_kube::name;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::running::{Base, Departure, Running};
 use super::upkeep::{measure_expiry, metrics_upkeep, renew_regularly};
 use super::{CONFIRMATIONS, StartError, ca_settings, identity_source, listen, local, own_id};
 use crate::address_store::AddressStore;
+use crate::cluster::addresses::SharedAddresses;
 use crate::cluster::authority::SharedAuthority;
 use crate::cluster::token_review::TokenReviewer;
 use crate::cluster::{client, root_cert};
@@ -30,7 +33,7 @@ use crate::leader::election::Timing;
 use crate::plane::{Parts, Plane};
 use crate::readiness::{Part, Readiness};
 use crate::reconcile;
-use crate::registry::{Registry, VirtualAddressState, VirtualAddresses};
+use crate::registry::{Registry, VirtualAddresses};
 use crate::serve::admin::{self, Admin, AdminListener};
 use crate::serve::identity::Identity;
 use crate::serve::webhook::{self, Place, Webhooks};
@@ -41,6 +44,8 @@ use crate::telemetry::metrics;
 
 /// How often it is said what the first look at the cluster waits for.
 const FIRST_LOOK_REPORT: Duration = Duration::from_secs(15);
+/// Time between two looks for the settings of the mesh.
+const SETTINGS_AGAIN: Duration = Duration::from_secs(5);
 /// Time between two attempts at a certificate for the webhooks.
 const CERTIFICATE_AGAIN: Duration = Duration::from_secs(2);
 
@@ -91,20 +96,22 @@ impl Starting {
         issue.renew_own(&identity, &own, SystemTime::now()).map_err(StartError::Own)?;
         readiness.have(Part::Authority);
 
-        let pool = VirtualAddresses::new(config.vip_v4, config.vip_v6, VirtualAddressState::default());
+        let shared_addresses = SharedAddresses::new(client.clone(), cluster.namespace.as_str());
+        let given = shared_addresses.wait().await;
+        let pool = VirtualAddresses::new(config.vip_v4, config.vip_v6, given);
         let registry = Registry::new(settings.clone(), pool);
         let (keys, key_fetcher) =
             jwks::open(config.keys.clone(), &config.state_dir.join("jwks")).map_err(StartError::Keys)?;
         // Nothing is confirmed in a cluster: what a watch says is what there is.
         let (confirmations, _) = mpsc::channel(CONFIRMATIONS);
-        let (addresses, _given) = watch::channel(VirtualAddressState::default());
+        let addresses_given = Arc::new(Notify::new());
         let plane = Arc::new(Plane::new(Parts {
             name: config.mesh_name.clone(),
             issue: Arc::clone(&issue),
             identity,
             keys,
             snapshot: Snapshot::new(registry, issue.trust_bundle()),
-            addresses: AddressStore::Shared(addresses),
+            addresses: AddressStore::Shared(Arc::clone(&addresses_given)),
             confirmations,
             look_now: Arc::default(),
         }));
@@ -117,6 +124,8 @@ impl Starting {
         let (candidate, leadership) =
             Candidate::new(client.clone(), cluster.namespace.as_str(), &cluster.replica, Timing::default());
         base.tasks.spawn(candidate.run(duties.clone()));
+        let sharing = shared_addresses.follow(Arc::clone(&plane), addresses_given, leadership.clone());
+        base.spawn("addresses", sharing);
         base.spawn("authority", shared.follow(Arc::clone(&plane), leadership.clone()));
         let roots = {
             let (client, plane) = (client.clone(), Arc::clone(&plane));
@@ -173,7 +182,15 @@ impl Starting {
 }
 
 /// Looks at the cluster until everything is known, and answers with the settings of the mesh.
+///
+/// Without its ConfigMap nothing begins: the trust domain decides which authority is made, and settings that
+/// are not installed yet are no reason for the defaults.
 async fn first_look(client: &Client, cluster: &ClusterConfig) -> (KubernetesSource, MeshSettings) {
+    let config: Api<ConfigMap> = Api::namespaced(client.clone(), cluster.namespace.as_str());
+    let name = cluster.of_revision(name::CONFIG);
+    while !is_there(&config, &name).await {
+        tokio::time::sleep(SETTINGS_AGAIN).await;
+    }
     let settings = KubernetesSettings {
         revision: cluster.revision.clone(),
         config_namespace: cluster.namespace.clone(),
@@ -185,6 +202,17 @@ async fn first_look(client: &Client, cluster: &ClusterConfig) -> (KubernetesSour
             Err(error) => tracing::warn!(reason = chain(&error), "waiting for the cluster's configuration"),
         }
     }
+}
+
+async fn is_there(config: &Api<ConfigMap>, name: &str) -> bool {
+    let reason = match tokio::time::timeout(FIRST_LOOK_REPORT, config.get_metadata_opt(name)).await {
+        Ok(Ok(Some(_))) => return true,
+        Ok(Ok(None)) => "there is none; `meshctl install` makes it".to_owned(),
+        Ok(Err(error)) => chain(&error).to_string(),
+        Err(_elapsed) => "the API server does not answer".to_owned(),
+    };
+    tracing::warn!(config_map = name, reason, "waiting for the settings of the mesh");
+    false
 }
 
 async fn hand_over(mut source: KubernetesSource, plane: &Arc<Plane>) -> KubernetesSource {

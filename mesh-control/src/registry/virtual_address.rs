@@ -73,13 +73,74 @@ impl VirtualAddresses {
         (self.places.len(), self.capacity)
     }
 
-    fn take_place(&mut self, host: &str) -> Option<u32> {
-        if self.capacity == 0 {
-            return None;
+    /// The names that are not at the place of their hash. With these alone every other one finds its own.
+    #[must_use]
+    pub fn displaced(&self) -> VirtualAddressState {
+        let is_displaced = |host: &str, place: u32| self.start(host).is_none_or(|start| place != 1 + start);
+        let places = self.places.iter().filter(|(host, place)| is_displaced(host, **place));
+        VirtualAddressState { places: places.map(|(host, place)| (host.clone(), *place)).collect() }
+    }
+
+    /// Puts names where `shared` says, every other one at the place of its hash if that is free, and what is left
+    /// elsewhere. Answers the names that have moved, which were not all given an address before.
+    pub fn adopt(&mut self, shared: &VirtualAddressState) -> Vec<String> {
+        let mut claims = BTreeMap::new();
+        for (host, place) in &shared.places {
+            if (1..=self.capacity).contains(place) {
+                claims.entry(*place).or_insert(host);
+            }
         }
+        let claimants: BTreeMap<&String, u32> = claims.iter().map(|(place, host)| (*host, *place)).collect();
+        // Who is where another belongs, or elsewhere than at home without a word of the others about it.
+        let is_settled = |host: &String, place: u32| match (claimants.get(host), claims.get(&place)) {
+            (Some(claimed), _) => *claimed == place,
+            (None, Some(_)) => false,
+            (None, None) => self.start(host).is_some_and(|start| place == 1 + start),
+        };
+        let leaving: BTreeMap<String, u32> = self
+            .places
+            .iter()
+            .filter(|(host, place)| !is_settled(host, **place))
+            .map(|(host, place)| (host.clone(), *place))
+            .collect();
+        for (host, place) in &leaving {
+            self.places.remove(host);
+            self.taken.remove(place);
+        }
+        let mut moved: Vec<String> = Vec::new();
+        for (host, place) in claimants {
+            if self.taken.insert(place) {
+                self.places.insert(host.clone(), place);
+                moved.push(host.clone());
+            }
+        }
+        let homeless: Vec<_> = leaving.keys().filter(|host| !self.places.contains_key(*host)).collect();
+        let is_home_free = |pool: &Self, host: &str| {
+            pool.start(host).is_some_and(|start| !pool.taken.contains(&(1 + start)))
+        };
+        let (mut home, rest): (Vec<_>, Vec<_>) =
+            homeless.into_iter().partition(|host| is_home_free(self, host));
+        home.extend(rest);
+        for host in home {
+            let place = self.take_place(host);
+            if place != leaving.get(host).copied() {
+                moved.push(host.clone());
+            }
+        }
+        self.has_changed |= !moved.is_empty();
+        moved
+    }
+
+    /// The place of a name's hash, counted from 0; `None` when there are no places.
+    fn start(&self, host: &str) -> Option<u32> {
         let digest = Sha256::digest(host.as_bytes());
         let hash = u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"));
-        let start = u32::try_from(hash % u64::from(self.capacity)).expect("less than a u32");
+        let start = hash.checked_rem(u64::from(self.capacity))?;
+        Some(u32::try_from(start).expect("less than a u32"))
+    }
+
+    fn take_place(&mut self, host: &str) -> Option<u32> {
+        let start = self.start(host)?;
         let free = (0..self.capacity)
             .map(|step| 1 + (start + step) % self.capacity)
             .find(|place| !self.taken.contains(place))?;
@@ -144,6 +205,30 @@ mod tests {
     }
 
     proptest! {
+        /// Replicas may see names in any order; what one of them shares makes the others agree with it.
+        #[test]
+        fn whoever_adopts_what_is_shared_gives_the_same_addresses(
+            (names, order) in prop::collection::btree_set("[a-z]{1,3}", 0..14)
+                .prop_map(|names| names.into_iter().collect::<Vec<_>>())
+                .prop_flat_map(|names| (Just(names.clone()), Just(names).prop_shuffle())),
+        ) {
+            let mut leader = pool("10.0.0.0/28", VirtualAddressState::default());
+            let mut follower = pool("10.0.0.0/28", VirtualAddressState::default());
+            let given: Vec<_> = names.iter().map(|name| leader.assign(name)).collect();
+            order.iter().for_each(|name| drop(follower.assign(name)));
+            let shared = leader.displaced();
+            let moved = follower.adopt(&shared);
+            prop_assert!(moved.len() <= names.len());
+            let after: Vec<_> = names.iter().map(|name| follower.assign(name)).collect();
+            prop_assert_eq!(&after, &given);
+            prop_assert_eq!(follower.adopt(&shared), Vec::<String>::new());
+            // One that starts with what is shared agrees from the first moment.
+            let mut fresh = pool("10.0.0.0/28", shared);
+            order.iter().for_each(|name| drop(fresh.assign(name)));
+            let fresh: Vec<_> = names.iter().map(|name| fresh.assign(name)).collect();
+            prop_assert_eq!(fresh, given);
+        }
+
         #[test]
         fn no_two_names_share_an_address(names in proptest::collection::btree_set("[a-z]{1,6}", 0..14)) {
             let mut pool = pool("10.0.0.0/28", VirtualAddressState::default());

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace as NamespaceObject, Node, 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
-use mesh_api::admin::SourceStatus;
+use mesh_api::admin::{SourceStatus, WATCHED};
 use mesh_api::model::MeshSettings;
 use mesh_api::name::Namespace;
 use mesh_identity::certificate::timestamp;
@@ -329,13 +329,13 @@ impl KubernetesSource {
         let watches = self.health.iter().map(|(topic, health)| {
             let kind = topic.kind();
             SourceStatus {
-                path: format!("cluster: {topic}"),
+                path: format!("{WATCHED}{topic}"),
                 files: 0,
                 objects: kind.map_or(0, |kind| self.cluster.count(kind)),
                 held: kind.map(|kind| self.cluster.held(kind)).unwrap_or_default(),
                 suspended: health.down.as_ref().map(|(since, reason)| {
                     let since = timestamp(*since);
-                    format!("not watched since {since}: {reason}; what is known stays in force")
+                    format!("since {since}: {reason}; what is known stays in force")
                 }),
                 missing: health.missing.clone(),
             }

@@ -27,6 +27,9 @@ const BACKOFF_MAX_FLOOR: Duration = Duration::from_millis(200);
 const BACKOFF_PART: u32 = 6;
 /// Longest time that one request may take.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Time that one request is given while there is no valid certificate: a name is to be looked up, and a token may
+/// have to be reviewed by somebody who is busy, as when many pods start. Nothing is lost by waiting for it.
+const REQUEST_FIRST: Duration = Duration::from_secs(10);
 /// Shortest time that one request is given.
 const REQUEST_MIN: Duration = Duration::from_secs(1);
 
@@ -219,7 +222,9 @@ impl Rotation {
         };
         if wait.is_zero() {
             self.activity = Activity::Renewing { again: false };
-            let timeout = (self.left(now) / 4).clamp(REQUEST_MIN, REQUEST_MAX);
+            let left = self.left(now);
+            let timeout =
+                if left.is_zero() { REQUEST_FIRST } else { (left / 4).clamp(REQUEST_MIN, REQUEST_MAX) };
             effects.push(Effect::Renew { timeout });
         } else {
             let wait = wait.min(self.until_alarm(now)).clamp(SLEEP_MIN, SLEEP_MAX);

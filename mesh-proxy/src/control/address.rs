@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::select_ok;
 use mesh_api::name::Host;
 use tokio::time::timeout;
 
@@ -85,21 +87,20 @@ impl ControlAddress {
             Where::Name(name) => name,
         };
         let asking = async {
-            // A whole name is meant as it stands. Without the dot at its end a pod's resolver would go through
-            // its search list first, in which there are more questions than the name has parts.
-            if name.contains('.') && !name.ends_with('.') {
-                let whole = lookup(&format!("{name}."), self.port).await;
-                if whole.is_ok() {
-                    return whole;
-                }
+            let as_written = lookup(name.clone(), self.port).boxed();
+            if !name.contains('.') || name.ends_with('.') {
+                return as_written.await;
             }
-            lookup(name, self.port).await
+            // A whole name is meant as it stands. Without the dot at its end a pod's resolver goes through its
+            // search list first, which is several questions; with it, files of hosts do not have the name.
+            let whole = lookup(format!("{name}."), self.port).boxed();
+            select_ok([whole, as_written]).await.map(|(found, _)| found)
         };
         timeout(LOOKUP_TIMEOUT, asking).await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-async fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+async fn lookup(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<_> = tokio::net::lookup_host((name, port)).await?.take(ADDRESSES_MAX).collect();
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));

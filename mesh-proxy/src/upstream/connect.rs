@@ -73,11 +73,7 @@ impl Connector {
 
     /// Connects. Dropping the future gives the attempt up.
     pub(super) async fn connect(&self, target: &Target, epoch: u64) -> Result<UpstreamStream, ConnectError> {
-        let socket = self.socket(target.address).map_err(ConnectError::Socket)?;
-        let connecting = tokio::time::timeout(target.connect_timeout, socket.connect(target.address));
-        let tcp =
-            connecting.await.map_err(|_| ConnectError::ConnectTimedOut)?.map_err(ConnectError::Connect)?;
-        listener::tune(&tcp);
+        let tcp = dial(target, self.fwmark).await?;
         match &target.tls {
             PeerTls::Plaintext => Ok(UpstreamStream::plain(tcp)),
             PeerTls::Mutual { identity } => {
@@ -90,13 +86,9 @@ impl Connector {
         }
     }
 
-    fn socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        if let Some(mark) = self.fwmark {
-            socket.set_mark(mark)?;
-        }
-        Ok(TcpSocket::from_std_stream(socket.into()))
+    /// Connects without TLS, whatever the target says: for one that is known to have none.
+    pub(super) async fn plain(target: &Target, fwmark: Option<u32>) -> Result<UpstreamStream, ConnectError> {
+        dial(target, fwmark).await.map(UpstreamStream::plain)
     }
 
     async fn secure(
@@ -126,4 +118,21 @@ impl Connector {
             .ok_or(ConnectError::Peer(VerifyError::NoCertificate))?;
         Ok(UpstreamStream::secured(stream, Validity::until(epoch, peer.not_after)))
     }
+}
+
+async fn dial(target: &Target, fwmark: Option<u32>) -> Result<TcpStream, ConnectError> {
+    let socket = socket(target.address, fwmark).map_err(ConnectError::Socket)?;
+    let connecting = tokio::time::timeout(target.connect_timeout, socket.connect(target.address));
+    let tcp = connecting.await.map_err(|_| ConnectError::ConnectTimedOut)?.map_err(ConnectError::Connect)?;
+    listener::tune(&tcp);
+    Ok(tcp)
+}
+
+fn socket(address: SocketAddr, fwmark: Option<u32>) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if let Some(mark) = fwmark {
+        socket.set_mark(mark)?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
 }

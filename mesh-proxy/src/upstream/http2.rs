@@ -25,7 +25,8 @@ use http::Request;
 use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{ConnectError, Target, UpstreamStream, Upstreams, Validity};
+use super::downgrade::{self, Wire};
+use super::{ConnectError, Target, Upstreams, Validity};
 use crate::forward::http2::limits::{self, PREMATURE, Purse};
 use crate::forward::http2::watched::{Watch, Watched};
 
@@ -53,6 +54,8 @@ struct Slot {
     /// Connects that failed; tells those who wait how the one they wait for ended.
     failures: Cell<u64>,
     changed: Notify,
+    /// The peer speaks HTTP/1.1 only, as it has said to the preface of HTTP/2.
+    is_http1: Cell<bool>,
 }
 
 /// One connection, as its requests see it.
@@ -107,6 +110,17 @@ impl Http2Lease {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.shared.watch.bytes_read()
+    }
+
+    /// Whether the peer has answered in another protocol, and so has not understood the request. The next lease
+    /// is for a connection that translates.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        let is_foreign = self.shared.watch.is_foreign();
+        if is_foreign {
+            self.slot.is_http1.set(true);
+        }
+        is_foreign
     }
 
     /// Says that the request came to an end which is not this side's taking it back.
@@ -284,7 +298,14 @@ impl Upstreams {
         let stream = self.fresh(target).await?;
         let validity = *stream.validity();
         let watch = Watch::new();
-        let watched = Watched::to_server(stream, Rc::clone(&watch));
+        // Peers of the mesh have said in the handshake what they speak.
+        let is_plain = target.tls == mesh_api::model::PeerTls::Plaintext;
+        let wire = if is_plain && slot.is_http1.get() {
+            downgrade::start(stream, target, self.fwmark)
+        } else {
+            Wire::Peer(Box::new(stream))
+        };
+        let watched = Watched::to_server(wire, Rc::clone(&watch));
         let handshake = limits::client().handshake::<_, Bytes>(watched);
         let (requests, connection) = tokio::time::timeout(target.connect_timeout, handshake)
             .await
@@ -315,7 +336,7 @@ impl Upstreams {
     }
 }
 
-type H2Connection = h2::client::Connection<Watched<UpstreamStream>, Bytes>;
+type H2Connection = h2::client::Connection<Watched<Wire>, Bytes>;
 
 /// Moves the bytes of one connection, until it ends.
 struct Driver {

@@ -107,7 +107,9 @@ async fn readiness(mesh: &Mesh, name: &str) -> Result<ReadyStatus, AskError> {
 fn judge(health: &Health) -> Vec<String> {
     let mut complaints = Vec::new();
     for source in health.control.iter().flat_map(|control| &control.sources) {
-        if let Some(reason) = &source.suspended {
+        if let (Some(reason), Some(kind)) = (&source.suspended, source.watched()) {
+            complaints.push(format!("{kind} are not watched {reason}"));
+        } else if let Some(reason) = &source.suspended {
             complaints.push(format!(
                 "{} is held for an accident: {reason} (`meshctl confirm` if it was none)",
                 source.path

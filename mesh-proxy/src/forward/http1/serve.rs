@@ -321,7 +321,8 @@ impl Session<'_> {
             let got = self.attempt(plan, upload, &mut opened, attempts.per_try_timeout()).await;
             match got {
                 Ok(())
-                    if attempts.is_unprocessed(&self.response.headers)
+                    if (self.response.status == 503 || record.is_grpc)
+                        && attempts.is_unprocessed(&self.response.headers)
                         && attempts.wants_elsewhere(&opened, upload.can_restart(), record) => {}
                 Ok(()) if attempts.wants_retry_for(self.response.status, upload.can_restart(), record) => {}
                 Ok(()) => {

@@ -27,6 +27,9 @@ use crate::worker::Worker;
 
 /// Endpoints tried after a failed connect when the route states no retries (SEMANTICS 10.3).
 const CONNECT_RETRIES: u32 = mesh_policy::route::DEFAULT_RETRY_ATTEMPTS;
+/// Endpoints tried, at least, after one has said that it has not processed the request: in a restart of many
+/// replicas several may be gone at a time.
+const ELSEWHERE_MAX: u32 = 4;
 /// First pause before a retry that the route asks for; doubles up to ten times it (SEMANTICS 10.3).
 const BACKOFF: Duration = Duration::from_millis(25);
 
@@ -170,6 +173,8 @@ pub struct Attempts<'a> {
     stated: Option<&'a Retries>,
     /// Retries made because the route asked for them, or because a connect failed.
     made: u32,
+    /// Endpoints that said that they had not processed the request.
+    unprocessed: u32,
     /// The pool had a stale connection; the next one is fresh.
     is_stale_retry: bool,
     /// The next attempt waits first.
@@ -212,6 +217,7 @@ impl<'a> Attempts<'a> {
             alpn,
             stated: plan.retries.as_ref(),
             made: 0,
+            unprocessed: 0,
             is_stale_retry: false,
             is_pause_due: false,
             repetition: Repetition::Harmful,
@@ -328,8 +334,9 @@ impl<'a> Attempts<'a> {
         self.is_mesh && lines.first(UNPROCESSED.as_str()).is_some()
     }
 
-    /// Whether a request that an endpoint has not processed is sent to another one; within what the route allows
-    /// for connects that fail, and the budget.
+    /// Whether a request that an endpoint has not processed is sent to another one. It is no repetition, so the
+    /// budget does not count it: the other endpoint gets no more than it would have got, had it been picked first.
+    /// A route that forbids retries forbids this too.
     pub fn wants_elsewhere(
         &mut self,
         failed: &impl Failing,
@@ -337,16 +344,15 @@ impl<'a> Attempts<'a> {
         record: &mut HttpRecord,
     ) -> bool {
         failed.note_failure();
-        let has_left = self.made < self.limit();
-        record.is_at_retry_limit = self.limit() > 0 && !has_left;
-        if !has_left || !can_restart || !self.in_flight.may_retry() {
+        let limit = if self.limit() == 0 { 0 } else { self.limit().max(ELSEWHERE_MAX) };
+        if self.unprocessed >= limit || !can_restart {
+            record.is_at_retry_limit = limit > 0;
             return false;
         }
-        record.is_at_retry_limit = false;
-        // The first goes at once: another endpoint has nothing to do with what this one suffers from.
-        let is_first = self.made == 0;
-        self.next();
-        self.is_pause_due = !is_first;
+        self.unprocessed += 1;
+        self.leave_endpoint();
+        // The first goes at once: another endpoint does not suffer from what this one suffers from.
+        self.is_pause_due = self.unprocessed > 1;
         true
     }
 
@@ -471,7 +477,7 @@ impl<'a> Attempts<'a> {
         if !std::mem::take(&mut self.is_pause_due) {
             return;
         }
-        let exponent = self.made.saturating_sub(1).min(4);
+        let exponent = (self.made + self.unprocessed).saturating_sub(1).min(4);
         let longest = (BACKOFF * (1 << exponent)).min(BACKOFF * 10);
         let share = worker.rng.borrow_mut().f64();
         tokio::time::sleep(longest.mul_f64(share)).await;

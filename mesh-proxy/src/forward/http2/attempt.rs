@@ -119,6 +119,9 @@ fn poll_head(
 }
 
 fn classify(error: &h2::Error, lease: &Http2Lease, read_before: u64) -> AttemptError {
+    if lease.is_foreign() {
+        return AttemptError::Unprocessed;
+    }
     let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
     // A GOAWAY ends only those streams that its sender says it has not processed (RFC 9113 section 6.8).
     if error.is_remote() && (error.is_go_away() || is_refused) {

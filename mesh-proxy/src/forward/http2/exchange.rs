@@ -195,7 +195,8 @@ impl Exchange<'_> {
             let can_restart = self.upload.can_restart();
             match got {
                 Ok(answer)
-                    if attempts.is_unprocessed(answer.response.headers())
+                    if (answer.response.status() == 503 || self.record.is_grpc)
+                        && attempts.is_unprocessed(answer.response.headers())
                         && attempts.wants_elsewhere(&picked, can_restart, &mut self.record) =>
                 {
                     lease.note_end();

@@ -21,6 +21,8 @@ use super::limits::{Abuse, Purse};
 const PREFACE: u32 = 24;
 /// Length of a frame's head (RFC 9113 section 4.1).
 const FRAME_HEAD: usize = 9;
+/// Type of the frame that a server begins with.
+const SETTINGS: u8 = 0x4;
 /// Bytes written that earn one control frame. A PING is answered with 17 bytes, so answers alone never pay
 /// for the next.
 const BYTES_PER_FRAME: usize = 64;
@@ -30,6 +32,7 @@ const BYTES_PER_FRAME: usize = 64;
 pub struct Watch {
     read: Cell<u64>,
     is_flooded: Cell<bool>,
+    is_foreign: Cell<bool>,
     control: RefCell<Purse>,
 }
 
@@ -38,13 +41,24 @@ impl Watch {
     #[must_use]
     pub fn new() -> Rc<Self> {
         let control = RefCell::new(Purse::control(Instant::now()));
-        Rc::new(Self { read: Cell::new(0), is_flooded: Cell::new(false), control })
+        Rc::new(Self {
+            read: Cell::new(0),
+            is_flooded: Cell::new(false),
+            is_foreign: Cell::new(false),
+            control,
+        })
     }
 
     /// Bytes read so far.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.read.get()
+    }
+
+    /// Whether a server has answered the preface with something that is not HTTP/2.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.is_foreign.get()
     }
 
     /// Whether the peer floods the connection, which then is not read any more.
@@ -93,6 +107,8 @@ pub struct Watched<S> {
     stream: S,
     early: BytesMut,
     walker: Walker,
+    /// The first frame has not come, of a server: it must be its SETTINGS (RFC 9113 section 3.4).
+    awaits_settings: bool,
     watch: Rc<Watch>,
 }
 
@@ -101,26 +117,32 @@ impl<S> Watched<S> {
     #[must_use]
     pub fn from_client(stream: S, early: BytesMut, watch: Rc<Watch>) -> Self {
         let walker = Walker { skip: PREFACE, head: [0; FRAME_HEAD], filled: 0 };
-        Self { stream, early, walker, watch }
+        Self { stream, early, walker, awaits_settings: false, watch }
     }
 
     /// A connection to a server.
     #[must_use]
     pub fn to_server(stream: S, watch: Rc<Watch>) -> Self {
         let walker = Walker { skip: 0, head: [0; FRAME_HEAD], filled: 0 };
-        Self { stream, early: BytesMut::new(), walker, watch }
+        Self { stream, early: BytesMut::new(), walker, awaits_settings: true, watch }
     }
 
     fn see(&mut self, bytes: &[u8]) {
         self.watch.read.set(self.watch.read.get() + bytes.len() as u64);
         let control = &mut *self.watch.control.borrow_mut();
-        let is_flooded = &self.watch.is_flooded;
-        self.walker.walk(bytes, |kind| match kind {
-            // DATA, HEADERS, PUSH_PROMISE, GOAWAY and CONTINUATION are work, or counted by the codec.
-            0x0 | 0x1 | 0x5 | 0x7 | 0x9 => control.earn(2),
-            _ => {
-                if !control.pay(Instant::now) {
-                    is_flooded.set(true);
+        let (is_flooded, is_foreign) = (&self.watch.is_flooded, &self.watch.is_foreign);
+        let awaits_settings = &mut self.awaits_settings;
+        self.walker.walk(bytes, |kind| {
+            if std::mem::take(awaits_settings) && kind != SETTINGS {
+                is_foreign.set(true);
+            }
+            match kind {
+                // DATA, HEADERS, PUSH_PROMISE, GOAWAY and CONTINUATION are work, or counted by the codec.
+                0x0 | 0x1 | 0x5 | 0x7 | 0x9 => control.earn(2),
+                _ => {
+                    if !control.pay(Instant::now) {
+                        is_flooded.set(true);
+                    }
                 }
             }
         });

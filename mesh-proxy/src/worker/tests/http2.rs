@@ -680,3 +680,61 @@ fn callers_that_take_back_what_they_ask_do_not_cost_others_their_connection() {
         assert_eq!(whole(&innocent, grpc("/ok")).await.1, b"ok");
     });
 }
+
+/// An application that knows HTTP/1.1 alone: answers with what it got, and anything else with 505.
+fn old_fashioned(listener: TcpListener) -> Scripted {
+    Box::pin(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(async move {
+                let mut buffer = Vec::new();
+                loop {
+                    if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                    let text = String::from_utf8_lossy(&buffer).into_owned();
+                    if !text.starts_with("PRI") && !text.ends_with("\r\n\r\n") && !text.ends_with("body") {
+                        continue;
+                    }
+                    buffer.clear();
+                    let (status, end) =
+                        if text.starts_with("PRI") { ("505 No", true) } else { ("200 OK", false) };
+                    let head = format!(
+                        "HTTP/1.1 {status}\r\nKeep-Alive: 5\r\nContent-Length: {}\r\n\r\n",
+                        text.len()
+                    );
+                    stream.write_all((head + &text).as_bytes()).await.expect("written");
+                    if end {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+}
+
+#[test]
+fn an_application_that_knows_no_http2_is_spoken_to_in_its_own_protocol() {
+    run_test(Protocol::Http, MtlsMode::Strict, old_fashioned, async |mesh| {
+        let client = connect(mesh.outbound).await;
+        for _ in 0..3 {
+            let request = Request::get("http://server:81/ok?x=1")
+                .header("cookie", "a=1")
+                .header("cookie", "b=2")
+                .body(())
+                .expect("a request");
+            let (response, body, _) = whole(&client, request).await;
+            let text = String::from_utf8(body).expect("text");
+            assert_eq!(response.status(), 200, "{text}");
+            assert!(text.starts_with("GET /ok?x=1 HTTP/1.1\r\n"), "{text}");
+            for line in ["host: server:81", "cookie: a=1; b=2", "x-forwarded-proto: http"] {
+                assert_eq!(text.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {text}");
+            }
+            assert!(!response.headers().contains_key("keep-alive"));
+        }
+        let post = Request::post("http://server/").header("content-length", "4").body(()).expect("a request");
+        let (response, mut sending) = open(&client, post, false).await;
+        sending.send_data(Bytes::from_static(b"body"), true).expect("sent");
+        let response = response.await.expect("a response");
+        assert_eq!(response.status(), 200);
+    });
+}
