@@ -12,12 +12,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads the last line that was printed.
+    /// Reads what was printed: the status is its first word, whatever the body looks like.
     #[must_use]
     pub fn of_output(output: &str) -> Self {
-        let line =
-            output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("error nothing was printed");
-        let (status, text) = line.split_once(' ').unwrap_or((line, ""));
+        let output = output.trim();
+        let output = if output.is_empty() { "error nothing was printed" } else { output };
+        let (status, text) = output.split_once(char::is_whitespace).unwrap_or((output, ""));
         Self { status: status.to_owned(), text: text.to_owned() }
     }
 
@@ -44,9 +44,9 @@ mod tests {
     use super::Answer;
 
     #[test]
-    fn the_last_line_is_the_answer() {
-        let answer = Answer::of_output("noise\n200 {\"a\": 1}\n\n");
-        assert_eq!((answer.status.as_str(), answer.text.as_str()), ("200", "{\"a\": 1}"));
+    fn the_first_word_is_the_status() {
+        let answer = Answer::of_output("200 {\n \"a\": 1\n}\n\n");
+        assert_eq!((answer.status.as_str(), answer.text.as_str()), ("200", "{\n \"a\": 1\n}"));
         assert!(answer.clone().expect("200").is_ok());
         assert!(answer.expect("403").is_err());
         assert!(Answer::of_output("").expect_none().is_ok());
