@@ -1,8 +1,8 @@
 //! `cargo xtask e2e`: the mesh on a real Kubernetes with real pods.
 //!
 //! Builds the images, makes a cluster or takes one that is there, loads the images, installs, and runs the
-//! scenarios of `kind/tests` in four stages: installation, what runs side by side, what takes the control
-//! plane or the API server away, removal. What a failed scenario leaves is gathered before the cluster goes,
+//! scenarios of `kind/tests` in stages: installation, what runs side by side, what takes the control plane or
+//! the API server away, removal, and installations that come and go. What a failed scenario leaves is gathered before the cluster goes,
 //! and the cluster always goes unless it is to be kept.
 
 mod gather;
@@ -56,12 +56,13 @@ struct Stage {
 }
 
 /// In this order. Two or three at a time keep two cores busy without starving each other.
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 6] = [
     Stage { program: "install", threads: 1, name: "installation" },
     Stage { program: "security", threads: 2, name: "what is refused and what is served" },
     Stage { program: "workloads", threads: 2, name: "kinds of workloads" },
     Stage { program: "disruptions", threads: 1, name: "restarts, losses and upgrades under load" },
     Stage { program: "uninstall", threads: 1, name: "removal" },
+    Stage { program: "lifecycle", threads: 1, name: "installations that come and go" },
 ];
 
 /// Scenarios that stop a component of Kubernetes itself, which only the local cluster can do.

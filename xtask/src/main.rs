@@ -9,6 +9,7 @@ mod deny;
 mod docs;
 mod e2e;
 mod fuzz;
+mod helm;
 mod images;
 mod output;
 mod process;

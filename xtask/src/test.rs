@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::output;
 use crate::process::{Profile, build, cargo, run as run_command};
-use crate::{tidy, tools};
+use crate::{helm, tidy, tools};
 
 /// Options of the tests.
 #[derive(Debug, Args)]
@@ -68,6 +68,6 @@ fn privileged() -> Result<()> {
     let mut tests = cargo(&["test", "--quiet", "--workspace", "--exclude", "mesh-e2e", "--all-features"]);
     tests.args(["--", "--ignored"]);
     // Each of them is a mesh of its own; two at a time keep two cores busy without starving each other.
-    tests.arg("--test-threads=2").env("MESH_BIN_DIR", binaries);
+    tests.arg("--test-threads=2").env("MESH_BIN_DIR", binaries).env("HELM", helm::program()?);
     run_command(&mut tests)
 }

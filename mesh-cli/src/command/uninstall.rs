@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::install::{self, WhenAlone};
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
+use crate::install::installed;
 use crate::install::removal::{self, Extent, Found};
 use crate::output;
 
@@ -42,6 +43,13 @@ pub(crate) fn run(global: &GlobalArgs, args: &UninstallArgs) -> Outcome {
         let is_last = found.revisions.iter().all(|revision| going.contains(revision));
         if is_last {
             warn(&found, extent);
+        } else if let Some((tag, revision)) =
+            installed::tags(&cluster).await?.into_iter().find(|(_, revision)| going.contains(revision))
+        {
+            // Pods of its namespaces would start without a proxy, and nobody would notice.
+            return Err(Failure::new(format!("revision {revision} cannot go: tag {tag} points to it")).hint(format!(
+                "`meshctl tag set {tag} --revision OTHER` moves it, `meshctl tag remove {tag}` removes it."
+            )));
         }
         let names: Vec<&str> = going.iter().map(String::as_str).collect();
         let question = match extent {

@@ -19,6 +19,12 @@ pub(crate) enum InstalledError {
     /// A record.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// One has to be named.
+    #[error("several revisions are installed: {}", .installed.join(", "))]
+    Several {
+        /// They.
+        installed: Vec<String>,
+    },
     /// Nothing is.
     #[error("revision {revision:?} is not installed{}", others(.installed))]
     Revision {

@@ -17,9 +17,10 @@ use mesh_kube::name;
 use serde_json::Value;
 
 use super::apply::{of_revision, progress};
+use super::installed::InstalledError;
 use super::object::{Kind, LEASE, SECRET, Wanted, is_ours, label};
+use super::server;
 use super::wait::selector;
-use super::{installed, server};
 use crate::cluster::{Cluster, ClusterError, Question};
 
 /// How long is waited for the control plane to end.
@@ -249,23 +250,45 @@ async fn vanished(cluster: &Cluster, until: Instant) -> Result<(), RemovalError>
     Ok(())
 }
 
-/// The revisions that are meant: the one that was named, or the only one.
+/// The revisions that are meant: the one that was named, or the only one (pure).
+///
+/// # Errors
+/// When the one that was named is not there, or none was and there are several.
 pub(crate) fn meant(
     found: &Found,
     revision: Option<&str>,
     extent: Extent,
-) -> Result<BTreeSet<String>, installed::InstalledError> {
-    let missing = |revision: &str| installed::InstalledError::Revision {
-        revision: revision.to_owned(),
-        installed: found.revisions.iter().cloned().collect(),
-    };
+) -> Result<BTreeSet<String>, InstalledError> {
+    let installed = || found.revisions.iter().cloned().collect();
     match (revision, extent) {
         (Some(revision), _) if found.revisions.contains(revision) => {
             Ok(BTreeSet::from([revision.to_owned()]))
         }
-        (Some(revision), _) => Err(missing(revision)),
-        (None, Extent::Everything) => Ok(found.revisions.clone()),
-        (None, Extent::Installation) if found.revisions.len() <= 1 => Ok(found.revisions.clone()),
-        (None, Extent::Installation) => Err(missing("(none named)")),
+        (Some(revision), _) => {
+            Err(InstalledError::Revision { revision: revision.to_owned(), installed: installed() })
+        }
+        (None, Extent::Installation) if found.revisions.len() > 1 => {
+            Err(InstalledError::Several { installed: installed() })
+        }
+        (None, Extent::Installation | Extent::Everything) => Ok(found.revisions.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_revisions_are_never_meant_by_saying_nothing() {
+        let found = |revisions: &[&str]| Found {
+            revisions: revisions.iter().map(|name| (*name).to_owned()).collect(),
+            ..Found::default()
+        };
+        let both = found(&["a", "b"]);
+        assert!(meant(&both, None, Extent::Installation).is_err());
+        assert_eq!(meant(&both, None, Extent::Everything).expect("all").len(), 2);
+        assert_eq!(meant(&both, Some("a"), Extent::Installation).expect("one").len(), 1);
+        assert!(meant(&both, Some("c"), Extent::Installation).is_err());
+        assert_eq!(meant(&found(&["a"]), None, Extent::Installation).expect("one").len(), 1);
     }
 }

@@ -1,0 +1,68 @@
+//! Installation as a life: applied once, found again, upgraded, tagged by revision, taken away.
+//!
+//! Nothing is waited for, so that this asks the API server alone. It wants a cluster without a mesh and leaves one.
+
+use anyhow::{Result, ensure};
+use mesh_e2e::Cluster;
+
+/// Where each tag points, as `meshctl tag list` says.
+fn is_tagged(cluster: &Cluster, tag: &str, revision: &str) -> Result<bool> {
+    let all: serde_json::Value = serde_json::from_str(&cluster.meshctl(&["tag", "list", "-o", "json"])?)?;
+    let mut tags = all.as_array().into_iter().flatten();
+    Ok(tags.any(|found| found["tag"] == tag && found["revision"] == revision))
+}
+
+/// Whether every object of an installation is missing.
+fn is_gone(cluster: &Cluster) -> Result<bool> {
+    let said = cluster.meshctl_refused(&["manifest", "diff"])?;
+    let objects = said.lines().filter(|line| line.starts_with(['+', '~']));
+    Ok(said.lines().count() > 10 && objects.into_iter().all(|line| line.starts_with('+')))
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn an_installation_is_applied_once_found_again_and_leaves_nothing() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let said = cluster.meshctl(&["install", "--yes", "--wait=false"])?;
+    ensure!(said.contains("8 created") && said.contains("is installed"), "{said}");
+    let said = cluster.meshctl(&["install", "--yes", "--wait=false"])?;
+    ensure!(said.contains("nothing had to change") && !said.contains("created"), "{said}");
+    cluster.meshctl(&["verify-install"])?;
+    cluster.meshctl(&["manifest", "diff"])?;
+    let said = cluster.meshctl_refused(&["manifest", "diff", "--set", "control.replicas=2"])?;
+    ensure!(said.contains("spec.replicas is 1, shall be 2"), "{said}");
+    let said = cluster.meshctl_refused(&["install", "--yes", "--set", "control.replcas=2"])?;
+    ensure!(said.contains("did you mean `replicas`"), "{said}");
+
+    let said =
+        cluster.meshctl(&["upgrade", "--yes", "--wait=false", "--set", "networkPolicy.enabled=false"])?;
+    ensure!(said.contains("1 deleted"), "{said}");
+    let said = cluster.meshctl(&["upgrade", "--yes", "--wait=false"])?;
+    ensure!(said.contains("nothing had to change"), "an upgrade keeps what was said: {said}");
+
+    ensure!(is_tagged(&cluster, "default", "default")?, "the default revision has the default tag");
+    cluster.meshctl(&["install", "--revision", "canary", "--yes", "--wait=false"])?;
+    cluster.meshctl(&["tag", "set", "default", "--revision", "canary", "--wait=false"])?;
+    cluster.meshctl(&["tag", "set", "stable", "--revision", "canary", "--wait=false"])?;
+    cluster.meshctl(&["install", "--yes", "--wait=false"])?;
+    cluster.meshctl(&["install", "--revision", "canary", "--yes", "--wait=false"])?;
+    for tag in ["default", "stable"] {
+        ensure!(is_tagged(&cluster, tag, "canary")?, "tag {tag} outlasts installations");
+    }
+    cluster.meshctl(&["verify-install", "--revision", "canary"])?;
+    let said = cluster.meshctl_refused(&["install", "--revision", "stable", "--yes", "--wait=false"])?;
+    ensure!(said.contains("name of a tag"), "{said}");
+    cluster.meshctl(&["tag", "remove", "stable", "--yes"])?;
+    ensure!(!is_tagged(&cluster, "stable", "canary")?, "a tag that was removed is gone");
+
+    let said = cluster.meshctl_refused(&["uninstall", "--yes"])?;
+    ensure!(said.contains("canary, default"), "{said}");
+    let said = cluster.meshctl_refused(&["uninstall", "--revision", "canary", "--yes"])?;
+    ensure!(said.contains("tag default points to it"), "{said}");
+    cluster.meshctl(&["tag", "set", "default", "--revision", "default", "--wait=false"])?;
+    cluster.meshctl(&["uninstall", "--revision", "canary", "--yes"])?;
+    cluster.meshctl(&["verify-install"])?;
+    cluster.meshctl(&["uninstall", "--purge", "--yes"])?;
+    ensure!(is_gone(&cluster)?, "{}", cluster.meshctl_refused(&["manifest", "diff"])?);
+    Ok(())
+}
