@@ -54,6 +54,8 @@ struct Store {
     collections: HashMap<String, Collection>,
     version: u64,
     continued: HashMap<String, Rest>,
+    /// Number of tokens given so far: lists are paged through side by side, and each goes on with its own.
+    tokens: u64,
     requests: BTreeMap<String, u64>,
 }
 
@@ -221,7 +223,8 @@ impl Store {
         let items: Vec<Value> = rest.items.drain(..limit).collect();
         let mut metadata = json!({ "resourceVersion": rest.version.to_string() });
         if !rest.items.is_empty() {
-            let token = format!("{}-{}", rest.version, self.continued.len());
+            self.tokens += 1;
+            let token = format!("{}-{}", rest.version, self.tokens);
             metadata["continue"] = json!(token);
             metadata["remainingItemCount"] = json!(rest.items.len());
             self.continued.insert(token, rest);

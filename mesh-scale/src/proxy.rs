@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -38,6 +39,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const QUEUE: usize = 16;
 /// Time allowed for each step of coming up.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pause before a certificate is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What all proxies share.
 #[derive(Debug)]
@@ -143,7 +147,15 @@ impl Proxy {
             attestation: Some(Attestation::KubernetesToken(self.token.clone())),
             ..IssueRequest::default()
         };
-        let answer = IdentityServiceClient::new(channel).issue(request).await?.into_inner();
+        let mut client = IdentityServiceClient::new(channel);
+        // As a proxy does: who is told that a token cannot be reviewed now asks again.
+        let answer = loop {
+            match client.issue(request.clone()).await {
+                Ok(answer) => break answer.into_inner(),
+                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(ASK_AGAIN).await,
+                Err(status) => return Err(status.into()),
+            }
+        };
         let anchors =
             answer.bundles.into_iter().map(|bundle| (bundle.trust_domain, bundle.anchors)).collect();
         let bundle = TrustBundle::from_model(&TrustBundleSet { anchors })?;
