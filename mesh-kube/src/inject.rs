@@ -19,6 +19,7 @@ mod seconds;
 mod settings;
 mod sidecar;
 mod uninject;
+mod warning;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -161,7 +162,7 @@ fn inject_as(
     let annotations = pod::metadata(pod, "annotations");
     let effective = annotation::effective(settings, namespace, &annotations, &mut warnings)?;
     let injected = injected(pod, settings, &effective, platform, workload, &mut warnings);
-    warn(pod, namespace, &effective, form(&effective, platform), &mut warnings);
+    warning::warn(pod, namespace, &effective, form(&effective, platform), &mut warnings);
     let patch = json_patch::diff(pod, &injected);
     Ok(Injection { pod: injected, patch, decision, warnings })
 }
@@ -308,42 +309,4 @@ fn check_collisions(pod: &Value) -> Result<(), InjectError> {
         }
     }
     Ok(())
-}
-
-/// Tells what an injected pod's author should know.
-fn warn(
-    pod: &Value,
-    namespace: &NamespaceMeta,
-    effective: &Effective,
-    form: sidecar::Form,
-    warnings: &mut Vec<String>,
-) {
-    if form != sidecar::Form::NativeSidecar && !pod::list(pod, "initContainers").is_empty() {
-        warnings.push(
-            "without native sidecars, the pod's init containers run before the proxy: they have the network, but not the mesh's, and where STRICT is in force they are refused"
-                .to_owned(),
-        );
-    }
-    if !effective.rewrites_probes && pod::containers(pod).any(probes::has_any) {
-        warnings.push(
-            "sidecar.istio.io/rewriteAppHTTPProbers leaves the probes as they are; where STRICT is in force they fail"
-                .to_owned(),
-        );
-    }
-    const AMBIENT: &str = "istio.io/dataplane-mode";
-    let is_ambient =
-        |labels: &BTreeMap<String, String>| labels.get(AMBIENT).is_some_and(|mode| mode == "ambient");
-    if is_ambient(&pod::metadata(pod, "labels")) || is_ambient(&namespace.labels) {
-        warnings.push(format!("the label {AMBIENT}: ambient has no effect in this mesh; pods have sidecars"));
-    }
-    if pod::metadata(pod, "annotations").get(name::LINKERD_INJECT).is_some_and(|value| value == "ingress") {
-        warnings.push(format!("{}: ingress is read as enabled", name::LINKERD_INJECT));
-    }
-    let enforced = namespace.labels.get("pod-security.kubernetes.io/enforce").map(String::as_str);
-    if let Some(level @ ("baseline" | "restricted")) = enforced {
-        warnings.push(format!(
-            "the namespace enforces the Pod Security level {level:?}, which refuses the init container {}: it needs NET_ADMIN",
-            name::INIT_CONTAINER
-        ));
-    }
 }

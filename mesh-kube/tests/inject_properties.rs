@@ -224,4 +224,35 @@ proptest! {
         };
         prop_assert_eq!(numbered(&out), numbered(&pod));
     }
+
+    #[test]
+    fn a_file_is_injected_as_the_webhook_injects_the_pods_made_from_it(pod in any_pod(), native_sidecars in any::<bool>()) {
+        let (namespace, settings, platform) = (enabled(), InjectSettings::default(), Platform { native_sidecars });
+        let mut template = pod;
+        template["metadata"] = json!({"annotations": {"author": "x"}});
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "web"},
+            "spec": {"template": template},
+        });
+        let found = templates(&deployment);
+        let (injected, _) =
+            inject_object(&deployment, &found[0], &namespace, &settings, platform).expect("a template");
+        // What the ReplicaSet makes of a template.
+        let created = |template: &Value| {
+            let mut pod = template.clone();
+            pod["metadata"]["generateName"] = json!("web-5d4f9c-");
+            pod["metadata"]["labels"]["pod-template-hash"] = json!("5d4f9c");
+            pod["metadata"]["ownerReferences"] =
+                json!([{"kind": "ReplicaSet", "name": "web-5d4f9c", "controller": true}]);
+            pod
+        };
+        let by_file = created(&injected["spec"]["template"]);
+        let by_webhook =
+            inject(&created(&deployment["spec"]["template"]), &namespace, &settings, platform).expect("a pod").pod;
+        prop_assert_eq!(&by_file, &by_webhook);
+        let asked_again = inject(&by_file, &namespace, &settings, platform).expect("a pod");
+        prop_assert_eq!(asked_again.pod, by_file);
+    }
 }
