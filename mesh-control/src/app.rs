@@ -9,7 +9,7 @@
 //! reaches the control plane reaches a whole one. The listener of metrics and readiness opens first in a
 //! cluster, where the kubelet asks it meanwhile.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_api::model::MeshSettings;
@@ -36,6 +36,8 @@ pub use running::Running;
 
 /// Service account of the control plane itself; clients expect it in the root namespace.
 pub const SERVICE_ACCOUNT: &str = "mesh-control";
+/// `EAFNOSUPPORT` of Linux: the kernel was started without a family of addresses.
+const NO_FAMILY: i32 = 97;
 /// Confirmations that may wait.
 const CONFIRMATIONS: usize = 16;
 
@@ -109,8 +111,17 @@ fn identity_source(issue: &IssueService, settings: &MeshSettings) -> Arc<Identit
     IdentitySource::new(issue.authority().trust_bundle(), trust_domains(settings))
 }
 
+/// Listens. Every address of both families that is not to be had, because the kernel has no IPv6, is every
+/// address of IPv4: installations ask for `[::]` and are not to know what nodes can do.
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+    let failed = |source| StartError::Listen { address, source };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(NO_FAMILY) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
