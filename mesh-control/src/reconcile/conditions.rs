@@ -42,6 +42,8 @@ use crate::telemetry::metrics::webhook as metrics;
 const ROUND: Duration = Duration::from_secs(1);
 /// Objects that are written in one round.
 const WRITES_MAX: usize = 50;
+/// Objects that are looked at before others have their turn: with a thousand proxies that takes milliseconds.
+const OBJECTS_AT_ONCE: usize = 16;
 /// Writes at once.
 const WRITERS: usize = 4;
 /// What watches have told and is not taken in yet.
@@ -279,7 +281,7 @@ impl Writer {
             self.conflicts = conflicts(&self.plane).await;
             self.conflicts_at = Some(Instant::now());
         }
-        let writes = self.writes(peers);
+        let writes = self.writes(peers).await;
         // What waits for its pause, or for a place, is looked at in the next round.
         self.is_stale = writes.waits;
         self.activity = activity;
@@ -294,10 +296,14 @@ impl Writer {
         }
     }
 
-    fn writes(&self, peers: &Peers) -> Writes {
+    async fn writes(&self, peers: &Peers) -> Writes {
         let (now, time) = (Instant::now(), timestamp(SystemTime::now()));
         let mut writes = Writes { due: Vec::new(), waits: false };
-        for (object, tracked) in &self.objects {
+        for (index, (object, tracked)) in self.objects.iter().enumerate() {
+            // Each looks at every proxy; others have their turn meanwhile.
+            if index % OBJECTS_AT_ONCE == OBJECTS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let facts = self.facts(object, &tracked.seen, peers);
             let next = conditions(&facts, &tracked.seen.conditions, &time);
             let difference = difference(&tracked.seen.conditions, &next);
