@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::Client;
 use kube::api::Api;
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource};
 use mesh_api::error_chain::chain;
 use mesh_api::problem::{Problem, Severity};
 use mesh_kube::inject::{InjectError, InjectSettings, Injection, NamespaceMeta, Platform};
-use mesh_kube::name::{CONFIG, CONFIG_INJECT, DEFAULT_REVISION};
+use mesh_kube::name::{CONFIG, CONFIG_INJECT, CONTROL, DEFAULT_REVISION};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -128,16 +129,20 @@ impl Injector {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.config_map));
         let mut events = watcher(api, config).default_backoff().boxed();
+        let recorder = Recorder::new(self.client.clone(), CONTROL.into());
         let mut is_there = false;
         loop {
             match events.next().await {
                 Some(Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map))) => {
                     is_there = true;
-                    self.take(map.data.as_ref().and_then(|data| data.get(CONFIG_INJECT)).map(String::as_str));
+                    let text = map.data.as_ref().and_then(|data| data.get(CONFIG_INJECT)).map(String::as_str);
+                    if let Some(problem) = self.take(text) {
+                        tell(&recorder, &map, &problem).await;
+                    }
                 }
-                Some(Ok(watcher::Event::Delete(_))) => self.take(None),
+                Some(Ok(watcher::Event::Delete(_))) => drop(self.take(None)),
                 Some(Ok(watcher::Event::Init)) => is_there = false,
-                Some(Ok(watcher::Event::InitDone)) if !is_there => self.take(None),
+                Some(Ok(watcher::Event::InitDone)) if !is_there => drop(self.take(None)),
                 Some(Ok(watcher::Event::InitDone)) => {}
                 Some(Err(error)) => {
                     tracing::warn!(error = chain(&error), "the settings of injection cannot be watched");
@@ -148,8 +153,8 @@ impl Injector {
         }
     }
 
-    /// Takes settings in; `None` when there are none.
-    pub fn take(&self, text: Option<&str>) {
+    /// Takes settings in; `None` when there are none. Answers what is wrong with them.
+    pub fn take(&self, text: Option<&str>) -> Option<Problem> {
         let read = match text {
             Some(text) => InjectSettings::parse(text).map_err(|error| chain(&error)),
             None => Err(format!("there is no key {CONFIG_INJECT}, or no such ConfigMap")),
@@ -162,6 +167,7 @@ impl Injector {
                 self.settings.store(Some(Arc::new(settings)));
                 self.plane.set_notice(SETTINGS_PROBLEM, None);
                 metrics::inject_settings("good");
+                None
             }
             Err(reason) => {
                 let is_held = self.settings.load().is_some();
@@ -170,8 +176,10 @@ impl Injector {
                     false => "pods that ask for a proxy are refused",
                 };
                 tracing::error!(config_map = self.config_map, reason, consequence, "settings of injection");
-                self.plane.set_notice(SETTINGS_PROBLEM, Some(self.problem(&reason, consequence)));
+                let problem = self.problem(&reason, consequence);
+                self.plane.set_notice(SETTINGS_PROBLEM, Some(problem.clone()));
                 metrics::inject_settings(if is_held { "held" } else { "missing" });
+                Some(problem)
             }
         }
     }
@@ -233,6 +241,20 @@ impl Injector {
             // A server does not lose what it could.
             Err(error) => known.map(|(_, platform)| platform).ok_or(error),
         }
+    }
+}
+
+/// Says on the ConfigMap what is wrong with it. Every replica does; the API server counts them together.
+async fn tell(recorder: &Recorder, map: &ConfigMap, problem: &Problem) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "InvalidSettings".to_owned(),
+        note: Some(format!("{}: {}", problem.field, problem.message)),
+        action: "Read".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = asked(recorder.publish(&event, &map.object_ref(&()))).await {
+        tracing::warn!(error = chain(&error), "an event of the settings could not be written");
     }
 }
 

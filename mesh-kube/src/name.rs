@@ -28,6 +28,8 @@ pub const VIRTUAL_ADDRESSES: &str = "mini-mesh-virtual-addresses";
 pub const LEADER_LEASE: &str = "mesh-control-leader";
 /// MutatingWebhookConfiguration of one revision.
 pub const INJECTOR: &str = "mini-mesh-injector";
+/// Webhook of [`INJECTOR`] for namespaces that no label speaks of: the one that may go unanswered.
+pub const INJECTOR_UNLABELLED: &str = "unlabelled.injector.mini-mesh.io";
 /// ValidatingWebhookConfiguration of one revision.
 pub const VALIDATOR: &str = "mini-mesh-validator";
 /// Path of the mutating webhook.

@@ -3,5 +3,6 @@
 mod admin;
 mod keys;
 mod provider;
+mod replicas;
 mod serving;
 mod support;

@@ -49,7 +49,10 @@ pub(super) async fn look(mesh: &Mesh, cluster: &Cluster, report: &mut Report) {
         return;
     }
     let open = injectors.iter().flat_map(|one| one.webhooks.iter().flatten());
-    let open = open.filter(|webhook| webhook.failure_policy.as_deref() == Some("Ignore"));
+    // Pods of namespaces that say nothing start whether or not anybody answers.
+    let open = open.filter(|webhook| {
+        webhook.failure_policy.as_deref() == Some("Ignore") && webhook.name != name::INJECTOR_UNLABELLED
+    });
     report.judge(WEBHOOK_POLICY, Mark::Doubtful, open.map(|webhook| webhook.name.clone()).collect());
     trust(mesh, &injectors, &validators, report).await;
     injects(cluster, &injectors, report).await;
