@@ -143,6 +143,19 @@ async fn status_says_which_proxies_have_taken_a_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn operators_are_served_the_same_on_loopback_as_at_the_socket() {
+    let mesh = Mesh::start().await;
+    let address = mesh.running().admin_address.expect("it was asked for");
+    assert!(address.ip().is_loopback());
+    for path in ["/ca", "/objects", "/registry", "/live", "/ready"] {
+        let stream = TcpStream::connect(address).await.expect("connects");
+        let over_tcp = send(stream, "GET", path, String::new()).await;
+        assert_eq!(over_tcp, ask(&mesh, "GET", path, String::new()).await, "{path}");
+        assert_eq!(over_tcp.0, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_readiness_are_served_over_plain_http() {
     let mesh = Mesh::start().await;
     let connect = async || TcpStream::connect(mesh.running().metrics_address).await.expect("connects");
