@@ -281,6 +281,14 @@ impl Refusal {
         is_of_mesh && matches!(self, Self::ConnectFailed(_))
     }
 
+    /// Whether `connection` is not used again after the answer. A client without a proxy whose application cannot
+    /// be reached may find another replica with its next connection, and with this one never.
+    #[must_use]
+    pub fn closes_for(&self, connection: &Connection) -> bool {
+        let is_stuck = connection.direction == Direction::Inbound && connection.tls.is_none();
+        self.closes() || is_stuck && matches!(self, Self::ConnectFailed(_))
+    }
+
     /// Writes the refusal into the record. The status is the one of HTTP unless one was sent already; a codec
     /// that answers in gRPC's form sets its own after this.
     pub fn note(&self, record: &mut HttpRecord) {

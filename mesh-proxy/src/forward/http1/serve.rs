@@ -296,7 +296,7 @@ impl Session<'_> {
 
     /// Answers a request whose body was read in part or in whole.
     async fn refuse_begun(&mut self, refusal: &Refusal, upload: &Upload, record: &mut HttpRecord) -> After {
-        if upload.is_read() && !refusal.closes() {
+        if upload.is_read() && !refusal.closes_for(self.connection) {
             let (_, keeping) = self.answer_form(Framing::Empty);
             self.answer(refusal, record, keeping).await;
             return if keeping == Keeping::Close { After::Close } else { After::Keep };
@@ -514,7 +514,7 @@ impl Session<'_> {
             Framing::UntilClose => false,
         };
         let (_, keeping) = self.answer_form(Framing::Empty);
-        let keeping = if is_small && !refusal.closes() { keeping } else { Keeping::Close };
+        let keeping = if is_small && !refusal.closes_for(self.connection) { keeping } else { Keeping::Close };
         self.answer(refusal, record, keeping).await;
         if keeping == Keeping::Close {
             return if self.request.framing == Framing::Empty { After::Close } else { After::Linger };

@@ -681,6 +681,21 @@ fn callers_that_take_back_what_they_ask_do_not_cost_others_their_connection() {
     });
 }
 
+#[test]
+fn a_call_that_an_application_that_is_gone_has_not_seen_is_made_to_another() {
+    run_http2(MtlsMode::Strict, async |mesh, seen| {
+        let dead = restarts::dead_server(&mesh).await;
+        restarts::publish_endpoints(&mesh, &[dead, mesh.inbound]);
+        let client = connect(mesh.outbound).await;
+        for number in 1..=10 {
+            let (response, body, _) = whole(&client, grpc("/whole")).await;
+            assert_eq!((response.status(), &body[..]), (http::StatusCode::OK, &b"done"[..]), "{number}");
+            assert!(!response.headers().contains_key("x-mesh-unprocessed"));
+            assert_eq!(seen.requests.get(), number, "each is made once");
+        }
+    });
+}
+
 /// An application that knows HTTP/1.1 alone: answers with what it got, and anything else with 505.
 fn old_fashioned(listener: TcpListener) -> Scripted {
     Box::pin(async move {

@@ -30,7 +30,7 @@ fn counting(
 }
 
 /// A second server behind a proxy of its own, whose application does not listen.
-async fn dead_server(mesh: &Mesh) -> SocketAddr {
+pub(super) async fn dead_server(mesh: &Mesh) -> SocketAddr {
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     DEAD.set(Some(closed.local_addr().expect("address")));
     drop(closed);
@@ -57,7 +57,7 @@ thread_local! {
 }
 
 /// Gives the client's destination these endpoints, in turn.
-fn publish_endpoints(mesh: &Mesh, addresses: &[SocketAddr]) {
+pub(super) fn publish_endpoints(mesh: &Mesh, addresses: &[SocketAddr]) {
     let before = mesh.client.load_full();
     let (key, known) = before.destinations.iter().next().expect("one");
     let Known::Present(known) = known else { panic!("it is known") };
@@ -111,10 +111,9 @@ fn when_nobody_has_seen_it_the_client_is_told_and_not_how() {
         let mut outside = TcpStream::connect(dead).await.expect("connected");
         let (head, _) = get(&mut outside, "/").await;
         assert!(head.starts_with("HTTP/1.1 503"), "{head}");
-        assert!(
-            !head.to_ascii_lowercase().contains("x-mesh-unprocessed"),
-            "a client without a proxy: {head}"
-        );
+        let head = head.to_ascii_lowercase();
+        assert!(!head.contains("x-mesh-unprocessed"), "a client without a proxy: {head}");
+        assert!(head.contains("\r\nconnection: close\r\n"), "its next one may lead elsewhere: {head}");
     });
 }
 
