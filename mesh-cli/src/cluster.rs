@@ -264,3 +264,6 @@ async fn configuration(global: &GlobalArgs) -> Result<Config, ClusterError> {
     };
     Config::from_custom_kubeconfig(file, &options).await.map_err(unusable)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,5 @@
 //! A pod, as far as commands look at it (pure).
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use mesh_kube::name;
@@ -13,24 +11,21 @@ pub(crate) struct PodView {
     pub(crate) name: String,
     /// Namespace.
     pub(crate) namespace: String,
-    /// Labels.
-    pub(crate) labels: BTreeMap<String, String>,
-    /// Annotations.
-    pub(crate) annotations: BTreeMap<String, String>,
     /// `Pending`, `Running`, `Succeeded`, `Failed`, `Unknown`.
     pub(crate) phase: String,
     /// Its condition `Ready`.
     pub(crate) is_ready: bool,
     /// It is being deleted.
     pub(crate) is_ending: bool,
-    /// It uses the network of its node.
-    pub(crate) uses_host_network: bool,
-    /// It is a static pod's image in the API server.
-    pub(crate) is_mirror: bool,
     /// It has a proxy of this mesh.
     pub(crate) has_proxy: bool,
     /// Its containers without proxy and initialisation.
     pub(crate) containers: Vec<String>,
+    /// Its proxy's container runs, so that it can be asked. A pod whose init containers are at work is not
+    /// `Running`, and its native sidecars may be.
+    pub(crate) proxy_runs: bool,
+    /// Its proxy says of itself that it is ready.
+    pub(crate) proxy_is_ready: bool,
     /// What its proxy's container waits for, or was ended by; empty when it runs.
     pub(crate) proxy_trouble: String,
     /// What any of its containers waits for; empty when all run.
@@ -45,7 +40,6 @@ impl PodView {
         let meta = &pod.metadata;
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
-        let annotations = meta.annotations.clone().unwrap_or_default();
         let plain = spec.into_iter().flat_map(|spec| &spec.containers);
         let initial = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
         let has_proxy = plain.clone().chain(initial).any(|container| container.name == name::PROXY_CONTAINER);
@@ -56,29 +50,24 @@ impl PodView {
             all.extend(of(status.and_then(|status| status.init_container_statuses.as_ref())));
             all
         };
-        let proxy_trouble = statuses()
-            .iter()
-            .find(|container| container.name == name::PROXY_CONTAINER)
-            .map(trouble)
-            .unwrap_or_default();
+        let proxy = statuses().into_iter().find(|container| container.name == name::PROXY_CONTAINER);
+        let proxy_state = proxy.as_ref().and_then(|container| container.state.as_ref());
         Self {
             name: meta.name.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
-            labels: meta.labels.clone().unwrap_or_default(),
             phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
             is_ready: conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True"),
             is_ending: meta.deletion_timestamp.is_some(),
-            uses_host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
-            is_mirror: annotations.contains_key("kubernetes.io/config.mirror"),
             has_proxy,
             containers: plain
                 .map(|container| container.name.clone())
                 .filter(|name| name != name::PROXY_CONTAINER)
                 .collect(),
-            proxy_trouble,
+            proxy_runs: proxy_state.is_some_and(|state| state.running.is_some()),
+            proxy_is_ready: proxy.as_ref().is_some_and(|container| container.ready),
+            proxy_trouble: proxy.as_ref().map(trouble).unwrap_or_default(),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             trouble: statuses().iter().map(trouble).find(|trouble| !trouble.is_empty()).unwrap_or_default(),
-            annotations,
         }
     }
 
@@ -135,5 +124,6 @@ mod tests {
         assert!(view.has_proxy && view.is_ready && view.is_ending && !view.has_ended());
         assert_eq!(view.containers, ["app"]);
         assert_eq!(view.proxy_trouble, "CrashLoopBackOff: back-off 10s");
+        assert!(!view.proxy_runs && !view.proxy_is_ready);
     }
 }

@@ -7,6 +7,7 @@
 mod entry;
 mod gather;
 pub(crate) mod local_mesh;
+mod of_cluster;
 mod suppress;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use super::{EXIT_ISSUES, EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::output::{self, Format};
 use entry::{Entry, Message};
-use gather::{Detail, Gathered, Unknown};
+use gather::{Detail, Gathered, Surroundings, Unknown};
 use suppress::Suppression;
 
 /// The word for the running mesh, where a file could stand.
@@ -221,7 +222,17 @@ fn of_mesh(global: &GlobalArgs, args: &AnalyzeArgs) -> Result<Gathered, Failure>
         Failure::from(error).hint("`meshctl analyze FILE…` needs no mesh; `meshctl up` starts one.")
     })?;
     let (objects, problems) = block_on(async { Ok((mesh.objects().await?, mesh.problems().await?)) })?;
-    Ok(gather::of_mesh(&objects, problems))
+    let mut around = Surroundings::default();
+    if let Mesh::Cluster(cluster) = &mesh {
+        let namespace = global.namespace.as_deref().filter(|_| !args.all_namespaces);
+        around = block_on(async {
+            Ok(Surroundings {
+                registry: Some(mesh.registry().await?),
+                documents: of_cluster::documents(cluster, namespace).await?,
+            })
+        })?;
+    }
+    Ok(gather::of_mesh(&objects, problems, around))
 }
 
 fn of_files(global: &GlobalArgs, args: &AnalyzeArgs) -> Result<Gathered, Failure> {

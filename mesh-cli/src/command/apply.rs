@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mesh_api::admin::ObjectSummary;
 use mesh_api::manifest::{self, LowerContext, Object};
-use mesh_api::model::{Kind, ObjectRef};
+use mesh_api::model::ObjectRef;
 use mesh_api::problem::{Problem, Severity};
 
 use super::mesh::{LocalMesh, Mesh};
@@ -18,7 +18,8 @@ use super::objects::folder::{Change, ConfigFolder};
 use super::objects::input::{self, Reading};
 use super::objects::kind;
 use super::objects::server::{Conflicts, Manner, Server};
-use super::objects::settle::{self, Expectation};
+use super::objects::settle::{self, Expectation, Goal};
+use super::objects::spread;
 use super::{EXIT_DATA, Failure, Outcome, analyze, block_on};
 use crate::args::GlobalArgs;
 use crate::cluster::Cluster;
@@ -103,11 +104,10 @@ fn to_cluster(global: &GlobalArgs, args: &ApplyArgs, mesh: &Mesh, cluster: &Clus
     for Wanted { object, text } in &wanted {
         let (change, stamp) = block_on(server.apply(object, text, manner, conflicts))?;
         output::line(&format!("{} {}{suffix}", kind::display(object), change.as_str()));
-        expectations.push(Expectation::Reaches(object.clone(), stamp));
+        expectations.push(Expectation::Reaches(object.clone(), stamp, Goal::Enforced));
     }
-    // Kinds that only name things are not kept as objects by the control plane.
-    expectations
-        .retain(|expectation| !matches!(expectation.object().kind, Kind::Namespace | Kind::ServiceAccount));
+    // Of other kinds the control plane does not say how far they are.
+    expectations.retain(|expectation: &Expectation| spread::is_told(expectation.object().kind));
     if !args.dry_run {
         args.wait.wait(mesh, &expectations)?;
     }

@@ -13,7 +13,7 @@ use super::mesh::Mesh;
 use super::objects::folder::ConfigFolder;
 use super::objects::server::Server;
 use super::objects::settle::Expectation;
-use super::objects::{input, kind};
+use super::objects::{input, kind, spread};
 use super::{EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::cluster::Cluster;
@@ -99,7 +99,7 @@ fn from_cluster(global: &GlobalArgs, args: &DeleteArgs, mesh: &Mesh, cluster: &C
     for object in wanted.into_iter().filter(|object| object.kind != Kind::Namespace) {
         if block_on(server.delete(&object))? {
             output::line(&format!("{} deleted", kind::display(&object)));
-            if object.kind != Kind::ServiceAccount {
+            if spread::is_told(object.kind) {
                 expectations.push(Expectation::Gone(object));
             }
         } else if !args.ignore_not_found {

@@ -12,7 +12,7 @@ use super::objects::input;
 use super::target::{self, Found};
 use super::{EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
-use crate::output;
+use crate::output::{self, Format};
 use crate::suggestion;
 
 /// Words that mean a service.
@@ -24,6 +24,9 @@ pub(crate) struct DescribeArgs {
     /// NAME.NAMESPACE of a workload; pod NAME; svc NAME; or svc/NAME.
     #[arg(required = true, num_args = 1..=2, value_name = "TARGET")]
     target: Vec<String>,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
 }
 
 /// Runs the command.
@@ -41,14 +44,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &DescribeArgs) -> Outcome {
     };
     let mesh = Mesh::locate(global)?;
     let (registry, objects) = block_on(async { Ok((mesh.registry().await?, mesh.objects().await?)) })?;
-    let mut collected = Collected::live(&objects, &input::context_of(&objects));
-    // Those of the registry know their addresses.
-    collected.services = registry.services.into_iter().map(Into::into).collect();
-    collected.workloads = registry.workloads.into_iter().map(Into::into).collect();
+    let collected = Collected::live(&objects, &input::context_of(&objects)).with_registry(registry);
     let namespace = global.namespace.as_deref();
-    let lines = if SERVICE.contains(&kind.as_str()) {
+    let (value, lines) = if SERVICE.contains(&kind.as_str()) {
         let service = service(&collected, &name, namespace)?;
-        report::service(service, &collected)
+        (serde_json::to_value(service)?, report::service(service, &collected))
     } else {
         let text = format!("{kind}/{name}");
         let workload = match &mesh {
@@ -58,9 +58,17 @@ pub(crate) fn run(global: &GlobalArgs, args: &DescribeArgs) -> Outcome {
                 of_pod(&collected, &pod.id())?
             }
         };
-        report::workload(workload, &collected)
+        let policies = report::in_force(workload, &collected);
+        let mut value = serde_json::to_value(workload)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("policies".to_owned(), policies);
+        }
+        (value, report::workload(workload, &collected))
     };
-    output::line(&lines.join("\n"));
+    match args.output {
+        Format::Table => output::line(&lines.join("\n")),
+        format => output::value(&value, format),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

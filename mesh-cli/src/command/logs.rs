@@ -3,7 +3,7 @@
 
 mod of_cluster;
 
-pub(crate) use of_cluster::seconds;
+pub(crate) use of_cluster::{access_logs, seconds};
 
 use std::process::ExitCode;
 use std::time::Duration;

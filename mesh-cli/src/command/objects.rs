@@ -8,6 +8,7 @@ pub(crate) mod kind;
 pub(crate) mod piece;
 pub(crate) mod server;
 pub(crate) mod settle;
+pub(crate) mod spread;
 
 use serde_json::Value;
 

@@ -226,7 +226,7 @@ pub(crate) async fn with_proxies(mesh: &Mesh, namespace: Option<&str>) -> Result
         }
         Mesh::Cluster(cluster) => {
             let pods = cluster.meshed_pods(namespace).await?;
-            Ok(pods.iter().filter(|pod| pod.phase == "Running").map(PodView::id).collect())
+            Ok(pods.iter().filter(|pod| pod.proxy_runs).map(PodView::id).collect())
         }
     }
 }

@@ -10,18 +10,14 @@ use clap::ValueEnum;
 use mesh_api::model::{Kind, ObjectRef};
 use mesh_api::name::ObjectName;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::mesh::Mesh;
 use super::objects::server::Server;
-use super::objects::settle::{self, Expectation, Stamp, has_reached};
-use super::objects::{input, kind};
-use super::{EXIT_TIMEOUT, EXIT_USAGE, Failure, Outcome, block_on};
+use super::objects::settle::{self, Expectation, Goal, Stamp};
+use super::objects::{input, kind, spread};
+use super::{EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::output;
-
-/// Pause between two looks.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -61,6 +57,14 @@ pub(crate) fn run(global: &GlobalArgs, args: &WaitForArgs) -> Outcome {
         Mesh::Cluster(cluster) => &cluster.default_namespace,
     };
     let object = named(&args.object, global.namespace.as_deref(), default)?;
+    if matches!(mesh, Mesh::Cluster(_)) && !spread::is_told(object.kind) {
+        return Err(Failure::new(format!(
+            "of {} it is not known which proxies have them",
+            kind::resource(object.kind)
+        ))
+        .hint("Policies, routes and entries can be waited for; `kubectl wait` waits for other objects.")
+        .status(EXIT_USAGE));
+    }
     let bound = Duration::from_secs(u64::try_from(args.timeout).unwrap_or(0));
     let stamp = match (&mesh, args.state) {
         (_, State::Deleted) | (Mesh::Local(_), _) => None,
@@ -73,16 +77,13 @@ pub(crate) fn run(global: &GlobalArgs, args: &WaitForArgs) -> Outcome {
             Some(Stamp::of(&written))
         }
     };
-    block_on(async {
-        match args.state {
-            State::Deleted => settle::wait(&mesh, &[Expectation::Gone(object.clone())], bound).await,
-            State::Accepted => accepted(&mesh, &object, stamp.as_ref(), bound).await,
-            State::Enforced => {
-                let stamp = stamp.unwrap_or_else(Stamp::any);
-                settle::wait(&mesh, &[Expectation::Reaches(object.clone(), stamp)], bound).await
-            }
-        }
-    })?;
+    let stamp = stamp.unwrap_or_else(Stamp::any);
+    let expectation = match args.state {
+        State::Deleted => Expectation::Gone(object.clone()),
+        State::Accepted => Expectation::Reaches(object.clone(), stamp, Goal::Accepted),
+        State::Enforced => Expectation::Reaches(object.clone(), stamp, Goal::Enforced),
+    };
+    block_on(settle::wait(&mesh, &[expectation], bound))?;
     let state = match args.state {
         State::Accepted => "accepted",
         State::Enforced => "enforced",
@@ -90,39 +91,6 @@ pub(crate) fn run(global: &GlobalArgs, args: &WaitForArgs) -> Outcome {
     };
     output::line(&format!("{} {state}", kind::display(&object)));
     Ok(ExitCode::SUCCESS)
-}
-
-async fn accepted(
-    mesh: &Mesh,
-    object: &ObjectRef,
-    stamp: Option<&Stamp>,
-    bound: Duration,
-) -> Result<(), Failure> {
-    let end = Instant::now() + bound;
-    loop {
-        let found = mesh.object(object).await?;
-        let is_in_force = |found: &mesh_api::admin::ObjectSummary| {
-            !found.held && stamp.is_none_or(|stamp| has_reached(found, stamp))
-        };
-        if found.as_ref().is_some_and(is_in_force) {
-            return Ok(());
-        }
-        if Instant::now() >= end {
-            let state = match found {
-                Some(found) if found.held => "is held in its last good version",
-                Some(_) => "is in force in its former version",
-                None => "is not in force",
-            };
-            return Err(Failure::new(format!(
-                "after {} s {} {state}",
-                bound.as_secs(),
-                kind::display(object)
-            ))
-            .hint("`meshctl analyze` says what is wrong with it.")
-            .status(EXIT_TIMEOUT));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }
 
 fn absent(object: &ObjectRef) -> Failure {

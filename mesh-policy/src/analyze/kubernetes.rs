@@ -32,6 +32,8 @@ const PROTOCOLS: [&str; 15] = [
     "hbone",
     "double-hbone",
 ];
+/// Containers that are proxies: Istio's and ours.
+const PROXIES: [&str; 2] = ["istio-proxy", "mesh-proxy"];
 /// The user that the proxy runs as.
 const PROXY_UID: u64 = 1337;
 
@@ -117,7 +119,8 @@ fn pod(document: &Document, namespaces: &BTreeMap<&str, &Document>, findings: &m
         findings.push(document.finding(catalogue::UID_1337, at("spec.securityContext.runAsUser"), message));
     }
     for (index, container) in items(pod.pointer("/spec/containers")).iter().enumerate() {
-        let is_proxy = container.get("name").and_then(Value::as_str) == Some("istio-proxy");
+        let is_proxy =
+            container.get("name").and_then(Value::as_str).is_some_and(|name| PROXIES.contains(&name));
         let own = container.pointer("/securityContext/runAsUser").and_then(Value::as_u64);
         if own == Some(PROXY_UID) && !is_proxy {
             let message = "User ID (UID) 1337 is reserved for the sidecar proxy: the traffic of this container goes past it.";
@@ -134,8 +137,9 @@ fn pod(document: &Document, namespaces: &BTreeMap<&str, &Document>, findings: &m
         .iter()
         .any(|map| map.get("sidecar.istio.io/inject").is_some_and(|value| value == "false"));
     let on_host = pod.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true);
-    let has_proxy =
-        containers(pod).any(|container| container.get("name").and_then(Value::as_str) == Some("istio-proxy"));
+    let has_proxy = containers(pod).any(|container| {
+        container.get("name").and_then(Value::as_str).is_some_and(|name| PROXIES.contains(&name))
+    });
     if document.subject.kind == "Pod" && is_injected && !is_excepted && !has_proxy && !on_host {
         let message = format!(
             "The pod {} is missing the Istio proxy. This can often be resolved by restarting or redeploying the workload.",

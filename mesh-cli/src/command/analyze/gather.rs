@@ -1,13 +1,13 @@
 //! Everything that is looked at together: from files, from the running mesh, or both.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mesh_api::admin::ObjectSummary;
+use mesh_api::admin::{ObjectSummary, RegistryDump};
 use mesh_api::manifest::{Lines, LowerContext};
-use mesh_api::model::{ObjectRef, Origin};
+use mesh_api::model::{Kind, ObjectRef, Origin};
 use mesh_api::problem::{Problem, Severity};
 use mesh_policy::analyze::{self, Document, Named};
 use serde_json::{Value, json};
@@ -46,6 +46,15 @@ pub(super) enum Detail {
     Brief,
     /// Also what was passed over.
     Verbose,
+}
+
+/// What a cluster says beside the objects of the mesh.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// Services and workloads, as the control plane knows them.
+    pub(super) registry: Option<RegistryDump>,
+    /// Namespaces and pods.
+    pub(super) documents: Vec<Document>,
 }
 
 /// Whether documents that are none are told.
@@ -101,10 +110,18 @@ impl Gathered {
 }
 
 /// The running mesh: what the control plane says of its files, and what is to be said of the objects in force.
-pub(super) fn of_mesh(objects: &[ObjectSummary], problems: Vec<Problem>) -> Gathered {
+pub(super) fn of_mesh(objects: &[ObjectSummary], problems: Vec<Problem>, around: Surroundings) -> Gathered {
     let context = input::context_of(objects);
     let mut gathered = Gathered::default();
-    objects.iter().for_each(|object| gathered.live(object, &context));
+    // Pods are told whole by what is around.
+    let own = objects.iter().filter(|object| object.kind != Kind::Pod || around.documents.is_empty());
+    own.for_each(|object| gathered.live(object, &context));
+    if let Some(registry) = around.registry {
+        gathered.collected = std::mem::take(&mut gathered.collected).with_registry(registry);
+    }
+    let known: HashSet<Named> = gathered.documents.iter().map(|document| document.subject.clone()).collect();
+    let more = around.documents.into_iter().filter(|document| !known.contains(&document.subject));
+    gathered.documents.extend(more);
     let model = gathered.collected.model(&gathered.documents);
     let own = analyze::findings(&model);
     // The control plane looks at the same objects, without their texts.

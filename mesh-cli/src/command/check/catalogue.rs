@@ -146,8 +146,8 @@ checks! {
     TRUST_BUNDLES = "trust-bundles" Identity "every namespace with proxies has the roots",
         "The ConfigMap mini-mesh-ca-root-cert of each namespace with proxies holds the present roots. A pod without it does not start; one with an old one trusts no new control plane.",
         "The leader writes it within seconds: `meshctl logs --control` says what keeps it from that.";
-    PROXIES_RUN = "proxies-run" Proxies "proxies run",
-        "The proxy's container runs in every meshed pod.",
+    PROXIES_RUN = "proxies-run" Proxies "proxies are ready",
+        "The proxy runs in every meshed pod and says that it is ready: it has a certificate, its configuration and its listeners. Until then the pod's application does not start, or is not reached.",
         "`meshctl logs --proxy POD.NAMESPACE` and `kubectl describe pod` say why not.";
     PROXIES_CONNECTED = "proxies-connected" Proxies "proxies are connected to the control plane",
         "Each proxy has an open stream to a replica. One that has none serves on with what it has, and learns of no change.",

@@ -161,9 +161,10 @@ async fn ready(cluster: &Cluster, report: &mut Report) -> Vec<PodView> {
     if pods.is_empty() {
         let revision = cluster.revision.as_ref().map(|revision| format!(" of revision {revision}"));
         let revision = revision.unwrap_or_default();
-        report.bad(
+        report.bad_with(
             CONTROL_READY,
             vec![format!("no pod of a control plane{revision} is in namespace {namespace}")],
+            "`meshctl install` installs one; -i NAMESPACE names where it is, if it is elsewhere.",
         );
         return Vec::new();
     }

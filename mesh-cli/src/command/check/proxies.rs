@@ -2,6 +2,7 @@
 
 use futures::StreamExt as _;
 use futures::stream;
+use jiff::{SignedDuration, Timestamp};
 use mesh_api::admin::{CertificateStatus, ControlStatus, PolicyStatus, ProxyStatus};
 use mesh_api::model::MtlsMode;
 
@@ -12,11 +13,14 @@ use super::catalogue::{
 use super::identity::{normal, roots};
 use super::report::{Mark, Report};
 use crate::admin_client::AskError;
+use crate::cluster::pod::PodView;
 use crate::command::mesh::{ASKED_AT_ONCE, Mesh};
 use crate::command::proxy_status::remarks;
 use crate::command::target;
 use crate::output;
 
+/// Time for a proxy to get ready.
+const GRACE: SignedDuration = SignedDuration::from_secs(15);
 /// Clocks that differ by less agree, in milliseconds.
 const SKEW_MS_MAX: i64 = 5000;
 /// From here on certificates that are just made are not valid yet, in milliseconds.
@@ -35,9 +39,8 @@ pub(super) async fn look(mesh: &Mesh, namespace: Option<&str>, report: &mut Repo
     if let Mesh::Cluster(cluster) = mesh {
         match cluster.meshed_pods(namespace).await {
             Ok(pods) => {
-                let broken = pods.iter().filter(|pod| !pod.proxy_trouble.is_empty() && !pod.is_ending);
-                let broken = broken.map(|pod| format!("{}: {}", pod.id(), pod.proxy_trouble));
-                report.judge(PROXIES_RUN, Mark::Bad, broken.collect());
+                let now = Timestamp::now();
+                report.judge(PROXIES_RUN, Mark::Bad, pods.iter().filter_map(|pod| idle(pod, now)).collect());
             }
             Err(error) => report.unanswered(PROXIES_RUN, &error),
         }
@@ -54,6 +57,20 @@ pub(super) async fn look(mesh: &Mesh, namespace: Option<&str>, report: &mut Repo
         Err(error) => report.unanswered(PROXIES_CONNECTED, &error),
     }
     as_they_say(mesh, names, report).await;
+}
+
+/// Why a pod's proxy does not serve, when it had time to get ready.
+fn idle(pod: &PodView, now: Timestamp) -> Option<String> {
+    let is_new = pod.created.is_some_and(|created| now.duration_since(created) < GRACE);
+    if pod.proxy_is_ready || pod.is_ending || is_new {
+        return None;
+    }
+    let why = match (pod.proxy_trouble.is_empty(), pod.proxy_runs) {
+        (false, _) => pod.proxy_trouble.as_str(),
+        (true, true) => "it runs, and is not ready",
+        (true, false) => "it does not run",
+    };
+    Some(format!("{}: {why}", pod.id()))
 }
 
 fn as_seen_by_control(status: &ControlStatus, names: &[String], report: &mut Report) {
@@ -182,6 +199,24 @@ mod tests {
         let mut report = Report::default();
         as_seen_by_control(&status, &names, &mut report);
         report.marks()
+    }
+
+    #[test]
+    fn a_proxy_that_had_time_and_is_not_ready_is_told() {
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let pod = PodView {
+            name: "a".to_owned(),
+            namespace: "n".to_owned(),
+            created: Some(created),
+            ..PodView::default()
+        };
+        let late = created + SignedDuration::from_secs(60);
+        assert_eq!(idle(&pod, late).as_deref(), Some("a.n: it does not run"));
+        assert_eq!(idle(&pod, created + SignedDuration::from_secs(5)), None);
+        let waiting = PodView { proxy_runs: true, ..pod.clone() };
+        assert_eq!(idle(&waiting, late).as_deref(), Some("a.n: it runs, and is not ready"));
+        assert_eq!(idle(&PodView { proxy_is_ready: true, ..waiting }, late), None);
+        assert_eq!(idle(&PodView { is_ending: true, ..pod }, late), None);
     }
 
     #[test]

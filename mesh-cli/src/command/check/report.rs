@@ -79,6 +79,14 @@ impl Report {
         self.add(check, Mark::Bad, lines);
     }
 
+    /// A check found something that is wrong, and what to do is not what the catalogue says.
+    pub(super) fn bad_with(&mut self, check: &'static Check, lines: Vec<String>, fix: &str) {
+        self.add(check, Mark::Bad, lines);
+        if let Some(finding) = self.findings.last_mut() {
+            finding.fix = Some(fix.to_owned());
+        }
+    }
+
     /// A check could not be made.
     pub(super) fn unanswered(&mut self, check: &'static Check, error: &(dyn std::error::Error + 'static)) {
         self.add(check, Mark::Doubtful, vec![format!("could not be checked: {}", output::chain(error))]);

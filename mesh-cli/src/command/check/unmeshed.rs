@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Event, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
 use kube::api::ListParams;
+use mesh_kube::inject::{InjectSettings, NamespaceMeta, decide};
 use mesh_kube::name;
+use serde_json::Value;
 
 use super::catalogue::{INJECTION_EVENTS, UNMESHED};
 use super::report::{Mark, Report};
-use crate::cluster::Cluster;
 use crate::cluster::pod::PodView;
+use crate::cluster::{Cluster, ClusterError};
 
 /// How far back events are told.
 const EVENTS_SINCE: SignedDuration = SignedDuration::from_hours(1);
 /// A pod younger than this may be on its way.
 const GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// Namespaces that are never injected, so that cluster and control plane can always start.
-const NEVER: [&str; 4] = [name::SYSTEM_NAMESPACE, "kube-system", "kube-public", "kube-node-lease"];
 
 /// Makes the checks.
 pub(super) async fn look(cluster: &Cluster, namespace: Option<&str>, report: &mut Report) {
@@ -31,56 +31,63 @@ pub(super) async fn look(cluster: &Cluster, namespace: Option<&str>, report: &mu
     }
 }
 
-async fn pods(
-    cluster: &Cluster,
-    namespace: Option<&str>,
-) -> Result<Vec<String>, crate::cluster::ClusterError> {
-    let all = cluster.list_global::<Namespace>(&ListParams::default()).await?;
+async fn pods(cluster: &Cluster, namespace: Option<&str>) -> Result<Vec<String>, ClusterError> {
+    let settings = settings(cluster).await?;
+    let namespaces: BTreeMap<String, NamespaceMeta> = cluster
+        .list_global::<Namespace>(&ListParams::default())
+        .await?
+        .into_iter()
+        .filter_map(|one| {
+            let name = one.metadata.name?;
+            let labels = one.metadata.labels.unwrap_or_default();
+            let annotations = one.metadata.annotations.unwrap_or_default();
+            Some((name.clone(), NamespaceMeta { name, labels, annotations }))
+        })
+        .collect();
     let now = Timestamp::now();
-    let mut lines = Vec::new();
-    for one in &all {
-        let Some(name) = one.metadata.name.as_deref() else { continue };
-        let labels = one.metadata.labels.clone().unwrap_or_default();
-        let annotations = one.metadata.annotations.clone().unwrap_or_default();
-        if namespace.is_some_and(|wanted| wanted != name) || !asks(name, &labels, &annotations) {
-            continue;
-        }
-        let pods = cluster.pods(Some(name), "").await?;
-        let unmeshed = pods.iter().filter(|pod| lacks_proxy(pod, now)).map(|pod| format!("pod {}", pod.id()));
-        lines.extend(unmeshed);
-    }
+    let pods = cluster.list::<Pod>(namespace, &ListParams::default()).await?;
+    let mut lines: Vec<String> = pods
+        .iter()
+        .filter_map(|pod| {
+            let view = PodView::of(pod);
+            let namespace = namespaces.get(&view.namespace)?;
+            let value = serde_json::to_value(pod).ok()?;
+            lacks_proxy(&view, &value, namespace, &settings, now).then(|| format!("pod {}", view.id()))
+        })
+        .collect();
+    lines.sort();
     Ok(lines)
 }
 
-/// Whether a namespace asks for injection into all of its pods.
-fn asks(name: &str, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
-    let says = |key: &str, value: &str| {
-        labels.get(key).or_else(|| annotations.get(key)).is_some_and(|found| found == value)
-    };
-    if NEVER.contains(&name) || says(name::LABEL_INJECTION, "disabled") || says(name::INJECT, "disabled") {
-        return false;
+/// The settings of injection of each revision. Without any those of a new installation: that pods lack a proxy can
+/// be said of a cluster whose control plane is gone, too.
+async fn settings(cluster: &Cluster) -> Result<Vec<InjectSettings>, ClusterError> {
+    let ours = ListParams::default().labels(&format!("{}={}", name::LABEL_PART_OF, name::PART_OF));
+    let maps = cluster.list::<ConfigMap>(Some(&cluster.system_namespace), &ours).await?;
+    let mut settings: Vec<InjectSettings> = maps
+        .into_iter()
+        .filter_map(|map| map.data?.remove(name::CONFIG_INJECT))
+        .filter_map(|text| InjectSettings::parse(&text).ok())
+        .collect();
+    if settings.is_empty() {
+        settings.push(InjectSettings::default());
     }
-    says(name::LABEL_INJECTION, "enabled")
-        || labels.contains_key(name::LABEL_REVISION)
-        || says(name::LINKERD_INJECT, "enabled")
-        || says(name::INJECT, "enabled")
+    Ok(settings)
 }
 
-fn lacks_proxy(pod: &PodView, now: Timestamp) -> bool {
-    let says = |key: &str, value: &str| {
-        pod.labels.get(key).or_else(|| pod.annotations.get(key)).is_some_and(|found| found == value)
-    };
-    let has_opted_out = says(name::SIDECAR_INJECT, "false")
-        || says(name::LINKERD_INJECT, "disabled")
-        || says(name::INJECT, "disabled");
-    let is_new = pod.created.is_some_and(|created| now.duration_since(created) < GRACE);
-    !(pod.has_proxy
-        || has_opted_out
-        || pod.uses_host_network
-        || pod.is_mirror
-        || pod.is_ending
-        || pod.has_ended()
-        || is_new)
+/// Whether a pod would be injected if it were created now, by any revision, and has no proxy.
+fn lacks_proxy(
+    view: &PodView,
+    pod: &Value,
+    namespace: &NamespaceMeta,
+    settings: &[InjectSettings],
+    now: Timestamp,
+) -> bool {
+    let is_new = view.created.is_some_and(|created| now.duration_since(created) < GRACE);
+    if view.has_proxy || view.is_ending || view.has_ended() || is_new {
+        return false;
+    }
+    settings.iter().any(|settings| decide(pod, namespace, settings).is_inject())
 }
 
 /// Events of the last hour about injection.
@@ -124,43 +131,37 @@ mod tests {
 
     use super::*;
 
-    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fn judged(change: impl Fn(&mut Value)) -> bool {
+        let mut pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "web", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [{"name": "app"}]},
+            "status": {"phase": "Running"},
+        });
+        change(&mut pod);
+        let view = PodView::of(&serde_json::from_value(pod.clone()).expect("a pod"));
+        let namespace = NamespaceMeta {
+            name: "web".to_owned(),
+            labels: [("istio-injection".to_owned(), "enabled".to_owned())].into(),
+            annotations: BTreeMap::new(),
+        };
+        let now = "2026-01-01T00:01:00Z".parse().expect("a time");
+        lacks_proxy(&view, &pod, &namespace, &[InjectSettings::default()], now)
     }
 
     #[test]
-    fn namespaces_ask_by_the_labels_of_three_meshes() {
-        for labels in [
-            [("istio-injection", "enabled")],
-            [("istio.io/rev", "canary")],
-            [("mini-mesh.io/inject", "enabled")],
-        ] {
-            assert!(asks("web", &map(&labels), &map(&[])), "{labels:?}");
-            assert!(!asks("istio-system", &map(&labels), &map(&[])), "{labels:?}");
-        }
-        assert!(asks("web", &map(&[]), &map(&[("linkerd.io/inject", "enabled")])));
-        assert!(!asks("web", &map(&[("istio-injection", "disabled"), ("istio.io/rev", "x")]), &map(&[])));
-        assert!(!asks("web", &map(&[]), &map(&[])));
+    fn a_pod_of_an_injected_namespace_without_a_proxy_is_told() {
+        assert!(judged(|_| {}));
     }
 
     #[test]
     fn pods_that_cannot_or_need_not_have_a_proxy_are_not_told() {
-        let now: Timestamp = "2026-01-01T00:01:00Z".parse().expect("a time");
-        let pod = PodView {
-            created: Some("2026-01-01T00:00:00Z".parse().expect("a time")),
-            phase: "Running".to_owned(),
-            ..PodView::default()
-        };
-        assert!(lacks_proxy(&pod, now));
-        for other in [
-            PodView { has_proxy: true, ..pod.clone() },
-            PodView { uses_host_network: true, ..pod.clone() },
-            PodView { phase: "Succeeded".to_owned(), ..pod.clone() },
-            PodView { labels: map(&[("sidecar.istio.io/inject", "false")]), ..pod.clone() },
-            PodView { created: Some(now), ..pod.clone() },
-        ] {
-            assert!(!lacks_proxy(&other, now), "{other:?}");
-        }
+        assert!(!judged(|pod| pod["spec"]["hostNetwork"] = true.into()));
+        assert!(!judged(|pod| pod["status"]["phase"] = "Succeeded".into()));
+        assert!(!judged(|pod| pod["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "false"})));
+        assert!(!judged(|pod| pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:58Z".into()));
+        assert!(!judged(|pod| pod["spec"]["initContainers"] = json!([{"name": "mesh-proxy"}])));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use mesh_api::model::{
 };
 use mesh_policy::peer_authentication;
 use mesh_policy::select::{self, Subject};
+use serde_json::{Value, json};
 
 use crate::command::objects::collected::Collected;
 
@@ -190,12 +191,31 @@ fn virtual_service_lines(virtual_service: &VirtualService) -> Vec<String> {
     lines
 }
 
-fn policies(workload: &Workload, all: &Collected) -> Vec<String> {
-    let subject = Subject {
+/// The policies in force for a workload, for programs.
+pub(super) fn in_force(workload: &Workload, all: &Collected) -> Value {
+    let subject = subject(workload);
+    let authorization = select::authorization(&all.settings, &subject, &all.authorization);
+    let resolution = peer_authentication::resolve(&all.settings, &subject, &all.peer);
+    let ports: BTreeMap<String, &str> =
+        resolution.ports.iter().map(|(port, mode)| (port.to_string(), mode.as_str())).collect();
+    json!({
+        "authorization": authorization.iter().map(|policy| named(&policy.meta.object)).collect::<Vec<_>>(),
+        "mtls": resolution.mode.as_str(),
+        "mtlsPorts": ports,
+        "peerAuthentication": resolution.used.iter().map(named).collect::<Vec<_>>(),
+    })
+}
+
+fn subject(workload: &Workload) -> Subject<'_> {
+    Subject {
         namespace: &workload.meta.object.namespace,
         labels: &workload.labels,
         service_account: &workload.service_account,
-    };
+    }
+}
+
+fn policies(workload: &Workload, all: &Collected) -> Vec<String> {
+    let subject = subject(workload);
     let mut lines = Vec::new();
     let authorization = select::authorization(&all.settings, &subject, &all.authorization);
     if authorization.is_empty() {

@@ -28,6 +28,8 @@ use crate::output;
 const STREAMS_MAX: usize = 100;
 /// Lines of each that are shown when several are read and nothing was said.
 const TAIL_OF_MANY: i64 = 10;
+/// Most that is read of one log as a whole, in bytes: more than a kubelet keeps by default (10 MiB a file).
+const LOG_BYTES_MAX: i64 = 64 << 20;
 /// Field of every access log line in JSON.
 const ACCESS_FIELD: &str = "\"response_flags\"";
 
@@ -87,6 +89,44 @@ pub(super) fn run(global: &GlobalArgs, args: &LogsArgs, cluster: &Cluster) -> Ou
     };
     block_on(print(args, cluster, &sources, lines))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The access logs of all proxies, or of those of one namespace, as far as the kubelets keep them: the pod of each
+/// and its lines in JSON.
+///
+/// # Errors
+/// When no log can be read.
+pub(crate) async fn access_logs(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let pods = cluster.meshed_pods(namespace).await?;
+    let read = |pod: PodView| async move {
+        let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &pod.namespace);
+        let params = LogParams {
+            container: Some(name::PROXY_CONTAINER.to_owned()),
+            limit_bytes: Some(LOG_BYTES_MAX),
+            ..LogParams::default()
+        };
+        let question = Question {
+            verb: "get",
+            resource: "pods/log",
+            namespace: Some(&pod.namespace),
+            name: Some(&pod.name),
+        };
+        let text = cluster.call(question, api.logs(&pod.name, &params)).await?;
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('{') && is_access(line)).collect();
+        Ok::<_, ClusterError>((pod.id(), lines.join("\n")))
+    };
+    let answers: Vec<_> = stream::iter(pods).map(read).buffered(ASKED_AT_ONCE).collect().await;
+    let mut logs = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(log) => logs.push(log),
+            Err(error) => output::note(&format!("a log is missing: {}", output::chain(&error))),
+        }
+    }
+    Ok(logs)
 }
 
 async fn sources(global: &GlobalArgs, args: &LogsArgs, cluster: &Cluster) -> Result<Vec<Source>, Failure> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh_api::admin::ObjectSummary;
+use mesh_api::admin::{ObjectSummary, RegistryDump};
 use mesh_api::manifest::{self, LowerContext, Object};
 use mesh_api::model::{
     AuthorizationPolicy, DestinationRule, MeshSettings, PeerAuthentication, RequestAuthentication, Service,
@@ -84,6 +84,15 @@ impl Collected {
         let mut collected = Self::default();
         objects.iter().flat_map(|object| reread(object, context)).for_each(|object| collected.add(object));
         collected
+    }
+
+    /// With the services and workloads that the control plane knows: those of a cluster are no documents of the
+    /// mesh, and those of a registry know their addresses.
+    #[must_use]
+    pub(crate) fn with_registry(mut self, registry: RegistryDump) -> Self {
+        self.services = registry.services.into_iter().map(Into::into).collect();
+        self.workloads = registry.workloads.into_iter().map(Into::into).collect();
+        self
     }
 
     /// The objects as analysis looks at them, beside their documents.

@@ -8,7 +8,7 @@ use mesh_api::model::ObjectRef;
 use mesh_api::problem::Severity;
 use tokio::time::Instant;
 
-use super::{kind, say_the_same};
+use super::{kind, say_the_same, spread};
 use crate::admin_client::AskError;
 use crate::command::mesh::{LocalMesh, Mesh};
 use crate::command::proxy_status::remarks;
@@ -28,11 +28,19 @@ const LOOKS: u32 = 2;
 pub(crate) enum Expectation {
     /// The object says this.
     Says(ObjectRef, String),
-    /// The object of a cluster is taken in at this generation or a later one; at this version where the kind
-    /// has no generations.
-    Reaches(ObjectRef, Stamp),
+    /// The object is in force, in a cluster at this generation or a later one.
+    Reaches(ObjectRef, Stamp, Goal),
     /// The object is gone.
     Gone(ObjectRef),
+}
+
+/// How far an object has to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// The control plane has it in force.
+    Accepted,
+    /// And every connected proxy that it concerns enforces it.
+    Enforced,
 }
 
 /// Which state of an object the API server has written.
@@ -60,22 +68,13 @@ impl Stamp {
             version: version.to_owned(),
         }
     }
-
-    /// Whether `self` is what was waited for, or later.
-    fn reaches(&self, wanted: &Self) -> bool {
-        match (self.generation, wanted.generation) {
-            (Some(now), Some(wanted)) => now >= wanted,
-            // Without a generation to compare, being there is all that can be seen.
-            (None, _) | (_, None) => true,
-        }
-    }
 }
 
 impl Expectation {
     /// Which object.
     pub(crate) fn object(&self) -> &ObjectRef {
         match self {
-            Self::Says(object, _) | Self::Reaches(object, _) | Self::Gone(object) => object,
+            Self::Says(object, _) | Self::Reaches(object, _, _) | Self::Gone(object) => object,
         }
     }
 
@@ -85,17 +84,11 @@ impl Expectation {
             (Self::Says(_, text), Some(found)) => {
                 !found.held && say_the_same(&found.yaml, text) && is_enforced(found)
             }
-            (Self::Reaches(_, wanted), Some(found)) => {
-                !found.held && has_reached(found, wanted) && is_enforced(found)
-            }
-            (Self::Says(_, _) | Self::Reaches(_, _), None) => false,
+            (Self::Reaches(_, _, Goal::Accepted), Some(found)) => !found.held,
+            (Self::Reaches(_, _, Goal::Enforced), Some(found)) => !found.held && is_enforced(found),
+            (Self::Says(_, _) | Self::Reaches(_, _, _), None) => false,
         }
     }
-}
-
-/// Whether the control plane has this state of an object, or a later one.
-pub(crate) fn has_reached(found: &ObjectSummary, wanted: &Stamp) -> bool {
-    super::value(&found.yaml).is_some_and(|value| Stamp::of(&value).reaches(wanted))
 }
 
 fn is_enforced(found: &ObjectSummary) -> bool {
@@ -108,6 +101,9 @@ fn is_enforced(found: &ObjectSummary) -> bool {
 /// When they are not met in time, with what is in the way; when a proxy refuses the change; when the control
 /// plane does not answer.
 pub(crate) async fn wait(mesh: &Mesh, expectations: &[Expectation], bound: Duration) -> Result<(), Failure> {
+    if let Mesh::Cluster(_) = mesh {
+        return spread::wait(mesh, expectations, bound).await;
+    }
     let end = Instant::now() + bound;
     let mut looks = 0;
     let mut is_confirmed = false;
@@ -204,13 +200,13 @@ fn late(
             (Expectation::Says(_, text), Some(found)) if say_the_same(&found.yaml, text) => {
                 acknowledged(&name, found)
             }
-            (Expectation::Reaches(_, wanted), Some(found)) if has_reached(found, wanted) => {
-                acknowledged(&name, found)
-            }
-            (Expectation::Says(_, _) | Expectation::Reaches(_, _), Some(_)) => {
+            (Expectation::Reaches(_, _, _), Some(found)) if !found.held => acknowledged(&name, found),
+            (Expectation::Says(_, _) | Expectation::Reaches(_, _, _), Some(_)) => {
                 format!("{name} is in force in its former version")
             }
-            (Expectation::Says(_, _) | Expectation::Reaches(_, _), None) => format!("{name} is not in force"),
+            (Expectation::Says(_, _) | Expectation::Reaches(_, _, _), None) => {
+                format!("{name} is not in force")
+            }
         });
     }
     reasons.extend(behind.iter().flat_map(|proxy| remarks(proxy)));

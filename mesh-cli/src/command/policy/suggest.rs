@@ -14,6 +14,7 @@ use mesh_policy::suggest::{Manner, Suggested, Suggestion, Today, suggest};
 use serde_json::{Map, Value, json};
 
 use crate::args::GlobalArgs;
+use crate::command::logs::access_logs;
 use crate::command::mesh::{LocalMesh, Mesh};
 use crate::command::objects::collected::Collected;
 use crate::command::objects::input;
@@ -61,8 +62,16 @@ pub(crate) fn run(global: &GlobalArgs, args: &SuggestArgs) -> Outcome {
         false => Collected::of_files(&args.files)?,
     };
     let mut reading = Reading::default();
-    for log in logs(global, args)? {
-        reading.read(&log)?;
+    if args.traffic.is_empty()
+        && let Mesh::Cluster(cluster) = Mesh::locate(global)?
+    {
+        for (name, text) in block_on(access_logs(&cluster, global.namespace.as_deref()))? {
+            reading.read_text(&name, &text)?;
+        }
+    } else {
+        for log in logs(global, args)? {
+            reading.read(&log)?;
+        }
     }
     let bad_lines = reading.bad_lines;
     let traffic = reading.traffic.records();
@@ -84,8 +93,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &SuggestArgs) -> Outcome {
 
 fn of_mesh(global: &GlobalArgs) -> Result<Collected, Failure> {
     let mesh = Mesh::locate(global)?;
-    let objects = block_on(async { Ok(mesh.objects().await?) })?;
-    Ok(Collected::live(&objects, &input::context_of(&objects)))
+    let (registry, objects) = block_on(async { Ok((mesh.registry().await?, mesh.objects().await?)) })?;
+    Ok(Collected::live(&objects, &input::context_of(&objects)).with_registry(registry))
 }
 
 /// The logs to read: those named, otherwise those of the running mesh's proxies.
@@ -93,10 +102,7 @@ fn logs(global: &GlobalArgs, args: &SuggestArgs) -> Result<Vec<PathBuf>, Failure
     if !args.traffic.is_empty() {
         return Ok(args.traffic.clone());
     }
-    let mesh = LocalMesh::only(
-        global,
-        "Name logs with --traffic: `meshctl logs --access` prints those of a cluster's proxies.",
-    )?;
+    let mesh = LocalMesh::locate(global)?;
     let workloads = target::workloads(&mesh)?;
     let logs = workloads.iter().map(|id| mesh.directory.log(&format!("{id}.access")));
     Ok(logs.filter(|log| log.exists()).collect())

@@ -34,6 +34,20 @@ impl Reading {
         } else {
             Box::new(BufReader::new(File::open(log).map_err(|error| unreadable(&error))?))
         };
+        self.read_lines(&name, &mut lines)
+    }
+
+    /// Reads a log that is in hand.
+    ///
+    /// # Errors
+    /// When it holds too many records that differ.
+    pub(super) fn read_text(&mut self, name: &str, text: &str) -> Result<(), Failure> {
+        self.read_lines(name, &mut text.as_bytes())
+    }
+
+    fn read_lines(&mut self, name: &str, lines: &mut dyn BufRead) -> Result<(), Failure> {
+        let unreadable = |error: &io::Error| Failure::new(format!("cannot read {name}: {error}"));
+        let mut lines = lines;
         let mut number = 0_usize;
         loop {
             let mut line = Vec::new();
@@ -47,7 +61,7 @@ impl Reading {
                 Err(error @ RecordError::TooMany) => {
                     return Err(Failure::new(format!("{name}:{number}: {error}")));
                 }
-                Err(error) => self.bad(&name, number, &error),
+                Err(error) => self.bad(name, number, &error),
             }
         }
     }
