@@ -8,6 +8,8 @@
 mod local;
 mod merge;
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt as _;
 use futures::stream;
 use http::Method;
@@ -162,6 +164,9 @@ impl Mesh {
                 (Err(error), _) => failure = Some((name, error)),
             }
         }
+        if let Self::Cluster(cluster) = self {
+            forget_ended(cluster, &mut answers).await;
+        }
         match (answers.is_empty(), failure) {
             (true, Some((_, error))) => Err(error),
             (false, Some((name, error))) => {
@@ -284,6 +289,19 @@ impl Mesh {
             Self::Cluster(cluster) => (cluster.system_namespace.clone(), cluster.revision.clone()),
         };
         ClusterError::NoControlPlane { namespace, revision }.into()
+    }
+}
+
+/// Takes proxies out that are not connected and whose pods have ended: a replica remembers them for a while, and
+/// nobody misses them. Without an answer of the API server all stay.
+async fn forget_ended(cluster: &Cluster, statuses: &mut [ControlStatus]) {
+    if statuses.iter().flat_map(|status| &status.proxies).all(|proxy| proxy.connected) {
+        return;
+    }
+    let Ok(pods) = cluster.meshed_pods(None).await else { return };
+    let running: BTreeSet<String> = pods.iter().map(PodView::id).collect();
+    for status in statuses {
+        status.proxies.retain(|proxy| proxy.connected || running.contains(&proxy.name));
     }
 }
 

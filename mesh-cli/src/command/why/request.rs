@@ -32,6 +32,11 @@ impl Target {
         Ok(Self { workload: workload.to_owned(), port })
     }
 
+    /// The workload as a host: without the kind that may stand before it.
+    fn host(&self) -> &str {
+        self.workload.split_once('/').map_or(self.workload.as_str(), |(_, name)| name)
+    }
+
     /// Name and namespace.
     pub(super) fn name(&self, global: &GlobalArgs) -> Result<(String, Namespace), Failure> {
         let (name, namespace) = match (self.workload.rsplit_once('.'), &global.namespace) {
@@ -112,7 +117,7 @@ impl RequestArgs {
             port: to.port,
             http: HttpRequest {
                 method: self.method.clone(),
-                host: self.host.clone().unwrap_or_else(|| to.workload.clone()),
+                host: self.host.clone().unwrap_or_else(|| to.host().to_owned()),
                 path: self.path.clone(),
                 headers,
                 jwt_claims: None,
