@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet}
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
-use mesh_kube::inject::{NamespaceMeta, Platform, templates};
+use mesh_kube::inject::{NamespaceMeta, templates};
 use mesh_kube::name;
 use serde_json::{Value, json};
 
@@ -76,16 +76,19 @@ async fn row(
     let revision = labels.get(name::LABEL_REVISION).map_or(name::DEFAULT_REVISION, String::as_str).to_owned();
     let webhook = configuration.metadata.name.clone().unwrap_or_default();
     let webhooks = configuration.webhooks.as_deref().unwrap_or_default();
-    // An injected pod has the labels of injection too; selectors saw it before, and ask for none of them.
-    if let Some(obstacles) = obstacles(webhooks, pod, namespace) {
-        let reason = format!("the API server does not ask it: {obstacles}");
-        let code = "NotSelected".to_owned();
-        let (pod, warnings) = (String::new(), Vec::new());
-        return Ok(Row { pod, webhook, revision, injected: false, code, reason, warnings });
-    }
     let settings = source::in_force(cluster, &revision).await?;
-    let platform = Platform { native_sidecars: source::platform(cluster).await?.native_sidecars };
-    Ok(judged(&webhook, &settings, platform, pod, namespace))
+    let platform = source::platform(cluster).await?;
+    let mut row = judged(&webhook, &settings, platform, pod, namespace);
+    // What is not asked decides nothing. Where it would have decided for the proxy, the selectors are the reason.
+    if let Some(obstacles) = obstacles(webhooks, pod, namespace) {
+        if row.injected {
+            row.reason = format!("{}, but the API server does not ask this webhook: {obstacles}", row.reason);
+            row.code = "NotSelected".to_owned();
+        }
+        row.injected = false;
+        row.warnings.clear();
+    }
+    Ok(row)
 }
 
 /// What keeps every webhook of a configuration from being asked; `None` when one is.
@@ -132,8 +135,8 @@ async fn subject(
         let found = matches!(object["kind"].as_str(), Some("Pod")).then(|| Found::in_pod(&pod));
         return Ok((pod, (*namespace).to_owned(), found));
     }
-    let places: Vec<&str> = candidates.iter().map(|(_, namespace)| *namespace).collect();
-    Err(Failure::new(format!("there is no {kind} {name:?} in namespace {}", places.join(" or "))))
+    let places = candidates.iter().map(|(name, namespace)| format!("{name:?} in namespace {namespace}"));
+    Err(Failure::new(format!("there is no {kind} {}", places.collect::<Vec<_>>().join(", nor "))))
 }
 
 /// An object as JSON, with kind and version as they stand in files.

@@ -16,7 +16,7 @@ pub(super) fn obstacle(
     let wanted = selector.match_labels.iter().flatten();
     let of_labels = wanted.into_iter().find(|(key, value)| labels.get(*key) != Some(value));
     if let Some((key, value)) = of_labels {
-        return Some(format!("{key} is not {value:?}{}", now(labels, key)));
+        return Some(other(labels, key, value));
     }
     let requirements = selector.match_expressions.iter().flatten();
     requirements.into_iter().find_map(|requirement| unmet(requirement, labels))
@@ -27,9 +27,8 @@ fn unmet(requirement: &LabelSelectorRequirement, labels: &BTreeMap<String, Strin
     let value = labels.get(key);
     let values = requirement.values.as_deref().unwrap_or_default();
     let is_listed = value.is_some_and(|value| values.contains(value));
-    let list = values.join(", ");
     match requirement.operator.as_str() {
-        "In" if !is_listed => Some(format!("{key} is not {list}{}", now(labels, key))),
+        "In" if !is_listed => Some(other(labels, key, &values.join(" or "))),
         "NotIn" if is_listed => Some(format!("{key} is {}", value.map_or("", String::as_str))),
         "Exists" if value.is_none() => Some(format!("{key} is not set")),
         "DoesNotExist" => value.map(|value| format!("{key} is set ({value})")),
@@ -37,8 +36,12 @@ fn unmet(requirement: &LabelSelectorRequirement, labels: &BTreeMap<String, Strin
     }
 }
 
-fn now(labels: &BTreeMap<String, String>, key: &str) -> String {
-    labels.get(key).map_or(" but not set".to_owned(), |value| format!(" but {value}"))
+/// That a label is something else than it must be.
+fn other(labels: &BTreeMap<String, String>, key: &str, wanted: &str) -> String {
+    match labels.get(key) {
+        Some(value) => format!("{key} is {value} and not {wanted}"),
+        None => format!("{key} is not set (to {wanted})"),
+    }
 }
 
 #[cfg(test)]
@@ -55,11 +58,11 @@ mod tests {
             (json!({"matchLabels": {"istio-injection": "disabled"}}), None),
             (
                 json!({"matchExpressions": [{"key": "istio-injection", "operator": "In", "values": ["enabled"]}]}),
-                Some("istio-injection is not enabled but disabled"),
+                Some("istio-injection is disabled and not enabled"),
             ),
             (
                 json!({"matchExpressions": [{"key": "istio.io/rev", "operator": "In", "values": ["canary"]}]}),
-                Some("istio.io/rev is not canary but not set"),
+                Some("istio.io/rev is not set (to canary)"),
             ),
             (
                 json!({"matchExpressions": [{"key": "istio-injection", "operator": "DoesNotExist"}]}),
