@@ -210,7 +210,7 @@ fn has_proxy(mesh: &LocalMesh, id: &str) -> bool {
     mesh.directory.proxy_socket(id).parent().is_none_or(std::path::Path::exists)
 }
 
-/// Names of all workloads that run with a proxy, sorted.
+/// Names of all workloads that run with a proxy and are not about to end, sorted.
 ///
 /// # Errors
 /// When the state directory cannot be read, or the cluster does not say.
@@ -226,7 +226,7 @@ pub(crate) async fn with_proxies(mesh: &Mesh, namespace: Option<&str>) -> Result
         }
         Mesh::Cluster(cluster) => {
             let pods = cluster.meshed_pods(namespace).await?;
-            Ok(pods.iter().filter(|pod| pod.proxy_runs).map(PodView::id).collect())
+            Ok(pods.iter().filter(|pod| pod.proxy_runs && !pod.is_ending).map(PodView::id).collect())
         }
     }
 }
