@@ -33,7 +33,8 @@ const PRODUCTS: [(&str, u32); 4] = [("teapot", 2_450), ("kettle", 3_900), ("stra
 /// Serves HTTP and gRPC.
 pub(crate) async fn serve(listen: SocketAddr, grpc: SocketAddr) -> Result<()> {
     say(&format!("catalog: serving gRPC on {grpc}"));
-    let rpc = Server::builder().add_service(CatalogServer::new(Shelf)).serve_with_shutdown(grpc, told_to_end());
+    let rpc =
+        Server::builder().add_service(CatalogServer::new(Shelf)).serve_with_shutdown(grpc, told_to_end());
     let rpc = async { rpc.await.with_context(|| format!("catalog: gRPC on {grpc}")) };
     tokio::try_join!(rpc, serve_http("catalog", listen, answer)).map(|((), ())| ())
 }
