@@ -13,7 +13,7 @@ use crate::local::state::Selection;
 
 /// Runs and inspects a service mesh.
 ///
-/// Exit status: 0 success; 1 failure; 64 wrong usage; 65 configuration that is not valid; 79 `analyze`
+/// Exit status: 0 success; 1 failure, or the answer no; 2 `why` could not answer; 64 wrong usage; 65 configuration that is not valid; 79 `analyze`
 /// found issues at its threshold; 124 what was waited for did not come in time. `exec` and `run` end with the status of the program that they ran.
 #[derive(Debug, Parser)]
 #[command(name = "meshctl", version, propagate_version = false, max_term_width = 100)]

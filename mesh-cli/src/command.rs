@@ -59,6 +59,8 @@ use crate::output;
 
 /// Exit status of a failure.
 pub(crate) const EXIT_FAILURE: u8 = 1;
+/// Exit status of a question that could not be answered, where 1 is the answer no.
+pub(crate) const EXIT_UNANSWERED: u8 = 2;
 /// Exit status of wrong usage (`EX_USAGE` of sysexits.h, as istioctl has it).
 pub(crate) const EXIT_USAGE: u8 = 64;
 /// Exit status of configuration that is not valid (`EX_DATAERR` of sysexits.h, as istioctl has it).
@@ -99,6 +101,12 @@ impl Failure {
     #[must_use]
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Of a command whose status 1 is the answer no: what only failed was no answer, and is told apart.
+    #[must_use]
+    pub(crate) fn unanswered(self) -> Self {
+        if self.status == EXIT_FAILURE { self.status(EXIT_UNANSWERED) } else { self }
     }
 
     /// Ends with another status than 1.

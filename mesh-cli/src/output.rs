@@ -59,6 +59,14 @@ pub(crate) fn value(value: &impl Serialize, format: Format) {
     }
 }
 
+/// Prints a value as one line of JSON, of which many make a stream.
+pub(crate) fn json_line(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(&text),
+        Err(message) => error(&format!("a line cannot be printed: {message}"), None),
+    }
+}
+
 /// Prints rows below a header, in columns as wide as they need.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) {
     line(&layout(header, rows).join("\n"));

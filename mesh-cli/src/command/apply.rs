@@ -16,14 +16,14 @@ use mesh_api::problem::{Problem, Severity};
 use super::mesh::{LocalMesh, Mesh};
 use super::objects::folder::{Change, ConfigFolder};
 use super::objects::input::{self, Reading};
-use super::objects::kind;
+use super::objects::outcome::Outcomes;
 use super::objects::server::{Conflicts, Manner, Server};
 use super::objects::settle::{self, Expectation, Goal};
 use super::objects::spread;
 use super::{EXIT_DATA, Failure, Outcome, analyze, block_on};
 use crate::args::GlobalArgs;
 use crate::cluster::Cluster;
-use crate::output;
+use crate::output::{self, Format};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,9 @@ pub(crate) struct ApplyArgs {
     /// How to wait.
     #[command(flatten)]
     wait: WaitArgs,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
 }
 
 /// How long to wait for the mesh.
@@ -97,13 +100,14 @@ fn to_cluster(global: &GlobalArgs, args: &ApplyArgs, mesh: &Mesh, cluster: &Clus
     let namespace = global.namespace.as_deref().unwrap_or(&cluster.default_namespace);
     context.default_namespace = input::namespace(namespace)?;
     let wanted = wanted(&args.filename, &context)?;
-    let (manner, suffix) = if args.dry_run { (Manner::DryRun, " (dry run)") } else { (Manner::Write, "") };
+    let manner = if args.dry_run { Manner::DryRun } else { Manner::Write };
     let conflicts = if args.force_conflicts { Conflicts::Forced } else { Conflicts::Refused };
     let server = Server::new(cluster);
+    let mut outcomes = Outcomes::new(args.output, args.dry_run);
     let mut expectations = Vec::new();
     for Wanted { object, text } in &wanted {
         let (change, stamp) = block_on(server.apply(object, text, manner, conflicts))?;
-        output::line(&format!("{} {}{suffix}", kind::display(object), change.as_str()));
+        outcomes.add(object, change.as_str());
         expectations.push(Expectation::Reaches(object.clone(), stamp, Goal::Enforced));
     }
     // Of other kinds the control plane does not say how far they are.
@@ -132,9 +136,9 @@ fn to_folder(global: &GlobalArgs, args: &ApplyArgs, whole: &Mesh, mesh: &LocalMe
         folder.write()?;
     }
     drop(folder);
-    let suffix = if args.dry_run { " (dry run)" } else { "" };
+    let mut outcomes = Outcomes::new(args.output, args.dry_run);
     for (object, change, _) in &changes {
-        output::line(&format!("{} {}{suffix}", kind::display(object), change.as_str()));
+        outcomes.add(object, change.as_str());
     }
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);

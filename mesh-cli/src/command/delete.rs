@@ -11,16 +11,20 @@ use mesh_api::name::ObjectName;
 use super::apply::{self, WaitArgs};
 use super::mesh::Mesh;
 use super::objects::folder::ConfigFolder;
+use super::objects::outcome::Outcomes;
 use super::objects::server::Server;
 use super::objects::settle::Expectation;
 use super::objects::{input, kind, spread};
 use super::{EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::cluster::Cluster;
-use crate::output;
+use crate::output::Format;
 
 /// Namespace of a name without one, as for kubectl: deleting does not guess.
 const NAMESPACE_DEFAULT: &str = "default";
+
+/// What became of an object that was there.
+const DELETED: &str = "deleted";
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -40,6 +44,9 @@ pub(crate) struct DeleteArgs {
     /// How to wait.
     #[command(flatten)]
     wait: WaitArgs,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
 }
 
 /// Runs the command.
@@ -70,8 +77,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &DeleteArgs) -> Outcome {
     }
     folder.write()?;
     drop(folder);
+    let mut outcomes = Outcomes::new(args.output, false);
     for object in &deleted {
-        output::line(&format!("{} deleted", kind::display(object)));
+        outcomes.add(object, DELETED);
     }
     let expectations: Vec<Expectation> = deleted.into_iter().map(Expectation::Gone).collect();
     args.wait.wait(&whole, &expectations)?;
@@ -95,10 +103,11 @@ fn from_cluster(global: &GlobalArgs, args: &DeleteArgs, mesh: &Mesh, cluster: &C
             .status(EXIT_USAGE));
     }
     let server = Server::new(cluster);
+    let mut outcomes = Outcomes::new(args.output, false);
     let mut expectations = Vec::new();
     for object in wanted.into_iter().filter(|object| object.kind != Kind::Namespace) {
         if block_on(server.delete(&object))? {
-            output::line(&format!("{} deleted", kind::display(&object)));
+            outcomes.add(&object, DELETED);
             if spread::is_told(object.kind) {
                 expectations.push(Expectation::Gone(object));
             }

@@ -8,7 +8,9 @@ pub(crate) use of_cluster::{access_logs, seconds};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use owo_colors::{AnsiColors, OwoColorize as _};
+use serde::Serialize;
 
 use crate::args::GlobalArgs;
 use crate::command::mesh::{LocalMesh, Mesh};
@@ -57,13 +59,58 @@ pub(crate) struct LogsArgs {
     /// The log of what starts and restarts everything
     #[arg(long, group = "kind", conflicts_with = "workloads")]
     supervisor: bool,
+    /// In a cluster: the time of each line
+    #[arg(long)]
+    timestamps: bool,
+    /// Form of the output; json is one object for each line
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: LogForm,
+}
+
+/// Forms of a log. It has no end while it is followed, so that there is no form for the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum LogForm {
+    /// As it was written, below the names of those who wrote it.
+    #[default]
+    #[value(alias = "table")]
+    Text,
+    /// For programs: an object for each line.
+    Json,
 }
 
 /// A log with what is printed in front of its lines.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    /// Whose it is.
+    workload: String,
+    /// Name of the log.
+    log: String,
+    form: LogForm,
     prefix: String,
     tail: Tail,
+}
+
+/// A line of a log of this machine, for programs.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    workload: &'a str,
+    /// `app`, `proxy`, `access`; or the name of a process that belongs to no workload.
+    log: &'a str,
+    text: &'a str,
+}
+
+impl Stream {
+    fn print(&self, text: &str) {
+        match self.form {
+            LogForm::Text => output::line(&format!("{}{text}", self.prefix)),
+            LogForm::Json => {
+                // The log of a workload is called by it and its kind.
+                let own = self.log.strip_prefix(&self.workload).and_then(|rest| rest.strip_prefix('.'));
+                let log = own.unwrap_or(&self.log);
+                output::json_line(&Line { workload: &self.workload, log, text });
+            }
+        }
+    }
 }
 
 /// Logs with names of equal width, each in its colour.
@@ -73,6 +120,9 @@ pub(crate) fn streams(directory: &StateDirectory, logs: &[(String, String)]) -> 
     logs.iter()
         .zip(colours)
         .map(|((name, log), colour)| Stream {
+            workload: name.clone(),
+            log: log.clone(),
+            form: LogForm::Text,
             prefix: format!("{} ", format!("{name:width$} |").color(*colour)),
             tail: Tail::new(directory.log(log)),
         })
@@ -88,7 +138,7 @@ pub(crate) fn print_new(streams: &mut [Stream]) -> std::io::Result<bool> {
     for stream in streams {
         for line in stream.tail.lines()? {
             is_any = true;
-            output::line(&format!("{}{line}", stream.prefix));
+            stream.print(&line);
         }
     }
     Ok(is_any)
@@ -103,9 +153,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &LogsArgs) -> Outcome {
         Mesh::Local(mesh) => mesh,
         Mesh::Cluster(cluster) => return of_cluster::run(global, args, &cluster),
     };
-    if args.since.is_some() {
+    if args.since.is_some() || args.timestamps {
         return Err(Failure::new(
-            "--since is for clusters: a log of this machine has no times that it could go by",
+            "--since and --timestamps are for clusters: a log of this machine has no times that it could go by",
         )
         .hint("--tail LINES begins with the last lines.")
         .status(EXIT_USAGE));
@@ -116,8 +166,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &LogsArgs) -> Outcome {
         only.prefix.clear();
     }
     for stream in &mut streams {
+        stream.form = args.output;
         for line in stream.tail.all(args.tail)? {
-            output::line(&format!("{}{line}", stream.prefix));
+            stream.print(&line);
         }
     }
     if args.follow {
@@ -125,7 +176,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &LogsArgs) -> Outcome {
     }
     for stream in &mut streams {
         if let Some(line) = stream.tail.rest() {
-            output::line(&format!("{}{line}", stream.prefix));
+            stream.print(&line);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ pub(crate) mod collected;
 pub(crate) mod folder;
 pub(crate) mod input;
 pub(crate) mod kind;
+pub(crate) mod outcome;
 pub(crate) mod piece;
 pub(crate) mod server;
 pub(crate) mod settle;

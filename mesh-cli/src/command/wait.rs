@@ -12,12 +12,13 @@ use mesh_api::name::ObjectName;
 use serde_json::Value;
 
 use super::mesh::Mesh;
+use super::objects::outcome::Outcomes;
 use super::objects::server::Server;
 use super::objects::settle::{self, Expectation, Goal, Stamp};
 use super::objects::{input, kind, spread};
 use super::{EXIT_USAGE, Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
-use crate::output;
+use crate::output::Format;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,9 @@ pub(crate) struct WaitForArgs {
     /// How long to wait at most, for instance 30s or 2m; a number alone is of seconds.
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = super::logs::seconds)]
     timeout: i64,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
 }
 
 /// What is waited for.
@@ -89,7 +93,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &WaitForArgs) -> Outcome {
         State::Enforced => "enforced",
         State::Deleted => "deleted",
     };
-    output::line(&format!("{} {state}", kind::display(&object)));
+    Outcomes::new(args.output, false).add(&object, state);
     Ok(ExitCode::SUCCESS)
 }
 

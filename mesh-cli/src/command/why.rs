@@ -88,11 +88,16 @@ impl Called {
     }
 }
 
-/// Runs the command: exit status 0 when the request may pass, 1 when it is refused.
+/// Runs the command: exit status 0 when the request may pass or the decision is known, 1 when the request is
+/// refused.
 ///
 /// # Errors
-/// When there is no such workload, or its proxy does not answer.
+/// When there is no such workload or decision, or its proxy does not answer: status 2, since 1 is an answer.
 pub(crate) fn run(global: &GlobalArgs, args: &WhyArgs) -> Outcome {
+    answer(global, args).map_err(Failure::unanswered)
+}
+
+fn answer(global: &GlobalArgs, args: &WhyArgs) -> Outcome {
     if let Some(id) = &args.decision {
         return recorded::run(global, id, args.output);
     }
@@ -172,7 +177,7 @@ fn account(name: &str) -> Result<ServiceAccount, Failure> {
 fn unknown(collected: &Collected, wanted: &str) -> Failure {
     let known = collected.workloads.iter().map(|workload| &workload.meta.object);
     let known: Vec<String> = known.map(|object| format!("{}.{}", object.name, object.namespace)).collect();
-    let failure = Failure::new(format!("the files speak of no workload {wanted}")).status(EXIT_USAGE);
+    let failure = Failure::new(format!("the files speak of no workload {wanted}"));
     match known.is_empty() {
         true => failure.hint("State its labels, by which policies select it: --labels app=NAME."),
         false => failure.hint(format!(

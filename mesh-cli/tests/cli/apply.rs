@@ -105,6 +105,27 @@ fn objects_are_created_changed_and_left_alone() {
 }
 
 #[test]
+fn programs_are_told_what_became_of_each_object() {
+    let mesh = mesh();
+    mesh.write("a.yaml", &policy("a", "DENY"));
+    let asked = |args: &[&str]| -> serde_json::Value {
+        let printed = mesh.run(args);
+        assert_eq!(printed.status, 0, "{printed:?}");
+        serde_json::from_str(&printed.stdout).expect("JSON")
+    };
+    let entry = |outcome: &str| serde_json::json!({"kind": "AuthorizationPolicy", "namespace": "backend", "name": "a", "outcome": outcome});
+    let mut tried = entry("created");
+    tried["dryRun"] = true.into();
+    assert_eq!(asked(&["apply", "--dry-run", "-f", "a.yaml", "-o", "json"])[0], tried);
+    assert_eq!(asked(&["apply", "-f", "a.yaml", "-o", "json"]), serde_json::json!([entry("created")]));
+    assert_eq!(asked(&["apply", "-f", "a.yaml", "-o", "json"]), serde_json::json!([entry("unchanged")]));
+    assert_eq!(asked(&["wait", "ap/a.backend", "-o", "json"]), serde_json::json!([entry("enforced")]));
+    assert_eq!(asked(&["delete", "-f", "a.yaml", "-o", "json"]), serde_json::json!([entry("deleted")]));
+    let nothing = ["delete", "--ignore-not-found", "-f", "a.yaml", "-o", "json"];
+    assert_eq!(asked(&nothing), serde_json::json!([]));
+}
+
+#[test]
 fn nothing_is_written_when_anything_is_wrong() {
     let mesh = mesh();
     mesh.write("a.yaml", &format!("{}---\n{}", policy("a", "DENY"), policy("b", "DENNY")));

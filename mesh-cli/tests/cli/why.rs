@@ -57,7 +57,8 @@ fn what_is_asked_wrongly_is_said() {
         &["why", "not-an-id"],
     ] {
         let printed = mesh.run(args);
-        assert!(printed.status >= 2 || printed.status == 1, "{args:?}: {printed:?}");
+        let expected = if args.contains(&"nobody.backend:80") { 2 } else { 64 };
+        assert_eq!(printed.status, expected, "{args:?}: {printed:?}");
         assert!(printed.stdout.is_empty() && !printed.stderr.is_empty(), "{args:?}: {printed:?}");
     }
     let stated = ["why", "--to", "nobody.backend:80", "-f", "policies", "--labels", "app=catalog"];
@@ -81,7 +82,11 @@ fn a_refusal_is_found_by_its_id_with_its_account() {
     );
     assert_snapshot!("recorded", mesh.run(&["why", "00000000000000ab"]).all());
     let unknown = mesh.run(&["why", "00000000000000ac"]);
-    assert_eq!(unknown.status, 1);
+    assert_eq!(unknown.status, 2, "no answer is not the answer no");
+    let nowhere = mesh.run(&["--state-dir", "elsewhere", "why", "--to", "catalog-0.backend:8080"]);
+    assert_eq!(nowhere.status, 2, "{nowhere:?}");
+    let nobody = mesh.run(&["why", "--to", "nobody.backend:8080"]);
+    assert_eq!(nobody.status, 2, "{nobody:?}");
     assert!(
         unknown.stderr.contains("no proxy of the mesh remembers the refusal 00000000000000ac"),
         "{unknown:?}"

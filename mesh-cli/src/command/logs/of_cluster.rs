@@ -15,8 +15,9 @@ use kube::Api;
 use kube::api::LogParams;
 use mesh_kube::name;
 use owo_colors::OwoColorize as _;
+use serde::Serialize;
 
-use super::{COLOURS, LogsArgs};
+use super::{COLOURS, LogForm, LogsArgs};
 use crate::args::GlobalArgs;
 use crate::cluster::pod::PodView;
 use crate::cluster::{Cluster, ClusterError, Question};
@@ -47,6 +48,48 @@ struct Source {
     pod: String,
     namespace: String,
     container: String,
+}
+
+/// A line, and when it was written if that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamped {
+    time: Option<String>,
+    text: String,
+}
+
+impl Stamped {
+    /// A line as the kubelet gives it: behind its time when times were asked for.
+    fn of(line: String, has_time: bool) -> Self {
+        match line.split_once(' ').filter(|_| has_time) {
+            Some((time, text)) => Self { time: Some(time.to_owned()), text: text.to_owned() },
+            None if has_time => Self { time: Some(line), text: String::new() },
+            None => Self { time: None, text: line },
+        }
+    }
+
+    /// In the form that is wanted.
+    fn printed(self, source: &Source, prefix: &str, form: LogForm) -> String {
+        match (form, &self.time) {
+            (LogForm::Text, None) => format!("{prefix}{}", self.text),
+            (LogForm::Text, Some(time)) => format!("{prefix}{time} {}", self.text),
+            (LogForm::Json, time) => {
+                let Source { pod, namespace, container } = source;
+                let line = Line { namespace, pod, container, time: time.as_deref(), text: &self.text };
+                serde_json::to_string(&line).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// A line for programs.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    namespace: &'a str,
+    pod: &'a str,
+    container: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<&'a str>,
+    text: &'a str,
 }
 
 /// A time such as `90s`, `10m`, `2h`, or seconds alone, in seconds.
@@ -179,6 +222,7 @@ async fn print(args: &LogsArgs, cluster: &Cluster, sources: &[Source], lines: Li
     // Lines of one stream are chosen from afterwards: its last ten hold perhaps none that is wanted.
     let asked = if lines == Lines::All { tail } else { None };
     let names = labels(sources);
+    let has_times = args.timestamps;
     let opened = stream::iter(sources).map(|source| open(args, cluster, source, asked));
     let opened: Vec<_> = opened.buffered(ASKED_AT_ONCE).collect().await;
     let mut readers = SelectAll::new();
@@ -194,8 +238,13 @@ async fn print(args: &LogsArgs, cluster: &Cluster, sources: &[Source], lines: Li
             }
         };
         let prefix = if is_one { String::new() } else { format!("{} ", label.color(*colour)) };
-        let wanted = reader.lines().try_filter(move |line| std::future::ready(is_wanted(line, lines)));
-        let prefixed = wanted.map_ok(move |line| format!("{prefix}{line}"));
+        let split = move |line: String| Stamped::of(line, has_times);
+        let wanted = reader.lines().map_ok(split).try_filter(move |line| {
+            let is_wanted = is_wanted(&line.text, lines);
+            std::future::ready(is_wanted)
+        });
+        let form = args.output;
+        let prefixed = wanted.map_ok(move |line| line.printed(source, &prefix, form));
         // The last so many of those wanted, which can be known only of a log that has an end.
         match tail.filter(|_| lines != Lines::All && !args.follow) {
             Some(tail) => {
@@ -234,6 +283,7 @@ async fn open(
         follow: args.follow,
         since_seconds: args.since,
         tail_lines: tail,
+        timestamps: args.timestamps,
         ..LogParams::default()
     };
     let question = Question {
@@ -310,6 +360,25 @@ mod tests {
         ] {
             assert!(!is_access(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_line_for_programs_says_where_and_when_it_was_written() {
+        let source = Source { pod: "a".to_owned(), namespace: "n".to_owned(), container: "c".to_owned() };
+        let printed = |line: &str, has_time, form| {
+            Stamped::of(line.to_owned(), has_time).printed(&source, "a.n | ", form)
+        };
+        assert_eq!(
+            printed("2026-01-01T00:00:00Z x \"y\"", true, LogForm::Json),
+            r#"{"namespace":"n","pod":"a","container":"c","time":"2026-01-01T00:00:00Z","text":"x \"y\""}"#
+        );
+        assert_eq!(
+            printed("x y", false, LogForm::Json),
+            r#"{"namespace":"n","pod":"a","container":"c","text":"x y"}"#
+        );
+        assert_eq!(printed("t x y", true, LogForm::Text), "a.n | t x y");
+        // An empty line has a time and nothing else.
+        assert_eq!(Stamped::of("t".to_owned(), true).text, "");
     }
 
     #[test]
