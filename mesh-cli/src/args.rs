@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    analyze, apply, bug_report, check, check_inject, completion, confirm, delete, denied, describe, down,
-    exec, get, inject, install, local_init, logs, manifest, policy, proxy_config, proxy_status, ps, restart,
-    run, status, tag, uninstall, up, upgrade, validate, verify_install, version, wait, why, wire, x_authz,
+    analyze, apply, bug_report, check, check_inject, complete, completion, confirm, delete, denied, describe,
+    down, exec, get, inject, install, local_init, logs, manifest, policy, proxy_config, proxy_status, ps,
+    restart, run, status, tag, uninstall, up, upgrade, validate, verify_install, version, wait, why, wire,
+    x_authz,
 };
 use crate::local::state::Selection;
 
@@ -171,6 +172,9 @@ pub(crate) enum Command {
     Version(version::VersionArgs),
     /// Print the completion script of a shell
     Completion(completion::CompletionArgs),
+    /// What completion scripts ask.
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::CompleteArgs),
     /// What the supervisor of a local mesh runs.
     #[command(flatten)]
     Local(local_init::LocalCommand),
@@ -191,4 +195,56 @@ pub(crate) enum ExperimentalCommand {
     Denied(denied::DeniedArgs),
     /// Look at the packets of the mesh: is everything TLS?
     Wire(wire::WireArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Commands without `--output` for a document, and why.
+    const WITHOUT: [(&str, &str); 8] = [
+        ("bug-report", "its --output is the file of the report"),
+        ("completion", "a script for a shell"),
+        ("confirm", "does or fails; nothing is told but that"),
+        ("down", "does or fails; nothing is told but that"),
+        ("exec", "what is printed is the program's that it runs"),
+        ("restart", "does or fails; nothing is told but that"),
+        ("run", "what is printed is the program's that it runs"),
+        ("up", "stays in the foreground and prints logs; `ps -o json` tells what runs"),
+    ];
+
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, bool)>) {
+        // What is hidden is for the program itself and for shells.
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+            let path = format!("{path} {}", sub.get_name()).trim_start().to_owned();
+            if sub.has_subcommands() {
+                leaves(sub, &path, found);
+                continue;
+            }
+            let output = sub.get_arguments().find(|arg| arg.get_long() == Some("output"));
+            let is_json = output.is_some_and(|arg| {
+                arg.get_short() == Some('o')
+                    && arg.get_possible_values().iter().any(|value| value.matches("json", true))
+            });
+            found.push((path, is_json));
+        }
+    }
+
+    #[test]
+    fn every_command_that_prints_a_result_has_a_form_for_programs() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "", &mut found);
+        let is_excepted = |path: &str| WITHOUT.iter().any(|(name, _)| *name == path);
+        let wrong: Vec<&str> = found
+            .iter()
+            .filter(|(path, is_json)| *is_json == is_excepted(path))
+            .map(|(path, _)| path.as_str())
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        for (name, _) in WITHOUT {
+            assert!(found.iter().any(|(path, _)| path == name), "{name} is no command");
+        }
+    }
 }

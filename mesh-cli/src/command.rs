@@ -8,6 +8,7 @@ pub(crate) mod apply;
 pub(crate) mod bug_report;
 pub(crate) mod check;
 pub(crate) mod check_inject;
+pub(crate) mod complete;
 pub(crate) mod completion;
 pub(crate) mod confirm;
 pub(crate) mod delete;
@@ -273,6 +274,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Experimental(ExperimentalCommand::CheckInject(args)) => check_inject::run(global, &args),
         Command::Version(args) => version::run(global, &args),
         Command::Completion(args) => completion::run(&args),
+        Command::Complete(args) => complete::run(&args),
         Command::Local(command) => Ok(local_init::run(command)),
     }
 }

@@ -37,6 +37,14 @@ pub(crate) fn note(text: &str) {
     let _closed_pipe = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Prints what is a result for people, and a remark beside the document that programs are given.
+pub(crate) fn told(text: &str, form: Format) {
+    match form {
+        Format::Table => line(text),
+        Format::Json | Format::Yaml => note(text),
+    }
+}
+
 /// Prints an error, and what to do about it.
 pub(crate) fn error(text: &str, hint: Option<&str>) {
     note(&format!("{} {text}", "error:".style(Style::new().red().bold())));

@@ -5,17 +5,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use mesh_kube::name;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::cluster::Cluster;
-use crate::install::apply::{self, Done, InstallError, Manner};
+use crate::install::apply::{self, Done, InstallError, Manner, ObjectChange};
 use crate::install::installed;
 use crate::install::plan::{self, Plan};
 use crate::install::server::{Conflicts, Mode};
 use crate::install::values::{self, ValueArgs};
-use crate::output;
+use crate::output::{self, Format};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -29,16 +30,63 @@ pub(crate) struct InstallArgs {
     /// Print everything and apply nothing, for `kubectl apply -f -`.
     #[arg(short, long, value_enum, value_name = "FORM")]
     output: Option<Text>,
+    /// Form of what is said of an installation: a document tells of each object what became of it.
+    #[arg(long, value_enum, default_value_t, value_name = "FORM", conflicts_with = "output")]
+    report: Format,
     /// How to apply.
     #[command(flatten)]
     pub(super) manner: MannerArgs,
 }
 
+/// Form of what is said of a change. Install has it as `--report`, since its `-o` applies nothing.
+#[derive(Debug, clap::Args)]
+pub(super) struct ReportArgs {
+    /// Form of the output: a document tells of each object what became of it.
+    #[arg(short, long, visible_alias = "report", value_enum, default_value_t, value_name = "FORM")]
+    pub(super) output: Format,
+}
+
+/// What became of the objects of a revision, for programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// The version that is applied.
+    version: String,
+    /// The revision.
+    revision: String,
+    /// Whether nothing was changed, and it is only what would be.
+    dry_run: bool,
+    /// Objects.
+    objects: Vec<ObjectChange>,
+}
+
+impl Report {
+    /// Of an installation that is done.
+    pub(super) fn of(plan: &Plan, done: &Done, args: &MannerArgs) -> Self {
+        Self {
+            version: plan.version.clone(),
+            revision: plan.revision().to_owned(),
+            dry_run: args.dry_run,
+            objects: done.objects(),
+        }
+    }
+
+    /// Prints it, unless people were told already.
+    pub(super) fn print(&self, form: Format) {
+        if form != Format::Table {
+            output::value(self, form);
+        }
+    }
+}
+
 /// Form of what is printed instead of being applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Text {
     /// One document after the other.
+    #[default]
     Yaml,
+    /// One list of all.
+    Json,
 }
 
 /// How to apply.
@@ -63,11 +111,12 @@ pub(crate) struct MannerArgs {
 
 impl MannerArgs {
     /// As the installation wants it.
-    pub(super) fn manner(&self) -> Manner {
+    pub(super) fn manner(&self, form: Format) -> Manner {
         Manner {
             conflicts: if self.force { Conflicts::Take } else { Conflicts::Refuse },
             mode: if self.dry_run { Mode::DryRun } else { Mode::Real },
             timeout: if self.wait { self.timeout } else { Duration::ZERO },
+            form,
         }
     }
 }
@@ -99,8 +148,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &InstallArgs) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let stated = values::stated(&args.values, global.revision.as_deref())?;
-    if args.output.is_some() {
-        output::line(Plan::new(stated)?.text().trim_end());
+    if let Some(form) = args.output {
+        text(&Plan::new(stated)?, form);
         return Ok(ExitCode::SUCCESS);
     }
     // What is wrong with the values is said before a cluster is asked for.
@@ -125,10 +174,22 @@ pub(crate) fn run(global: &GlobalArgs, args: &InstallArgs) -> Outcome {
         if !args.manner.dry_run && !args.manner.yes && !confirmed(&question, WhenAlone::GoOn)? {
             return Err(Failure::new("nothing was changed"));
         }
-        apply(&cluster, &plan, &args.manner).await?;
+        let done = apply(&cluster, &plan, &args.manner, args.report).await?;
         take_tags_from_others(&cluster, &plan, &args.manner).await?;
+        Report::of(&plan, &done, &args.manner).print(args.report);
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Prints everything of a plan and applies nothing. Both forms are what `kubectl apply -f -` takes.
+pub(super) fn text(plan: &Plan, form: Text) {
+    match form {
+        Text::Yaml => output::line(plan.text().trim_end()),
+        Text::Json => {
+            let items = plan.objects();
+            output::value(&json!({"apiVersion": "v1", "kind": "List", "items": items}), Format::Json);
+        }
+    }
 }
 
 /// The cluster. The control plane lives in one namespace, whatever the flags say.
@@ -150,9 +211,14 @@ pub(super) async fn connect(global: &GlobalArgs) -> Result<Cluster, Failure> {
 ///
 /// # Errors
 /// When the API server refuses something, or the control plane does not come up.
-pub(super) async fn apply(cluster: &Cluster, plan: &Plan, args: &MannerArgs) -> Result<Done, Failure> {
+pub(super) async fn apply(
+    cluster: &Cluster,
+    plan: &Plan,
+    args: &MannerArgs,
+    form: Format,
+) -> Result<Done, Failure> {
     let started = Instant::now();
-    let done = apply::install(cluster, plan, args.manner()).await.map_err(failure)?;
+    let done = apply::install(cluster, plan, args.manner(form)).await.map_err(failure)?;
     let seconds = started.elapsed().as_secs_f64();
     let what = format!("Mini-Mesh {} (revision {})", plan.version, plan.revision());
     let end = match (args.dry_run, done.is_unchanged()) {
@@ -160,7 +226,7 @@ pub(super) async fn apply(cluster: &Cluster, plan: &Plan, args: &MannerArgs) -> 
         (false, true) => format!("{what} is installed; nothing had to change ({seconds:.1} s)"),
         (false, false) => format!("{what} is installed ({seconds:.1} s)"),
     };
-    output::line(&format!("{} {end}", output::good("✔")));
+    output::told(&format!("{} {end}", output::good("✔")), form);
     Ok(done)
 }
 
@@ -246,7 +312,7 @@ pub(super) async fn settings_only(
     args: &MannerArgs,
 ) -> Result<(), Failure> {
     let plan = Plan::new(stated)?;
-    let manner = args.manner();
+    let manner = args.manner(Format::Table);
     for wanted in apply::wanted(&plan).iter().filter(|wanted| wanted.kind.kind == "ConfigMap") {
         crate::install::server::apply(cluster, wanted, (manner.mode, manner.conflicts)).await?;
     }

@@ -16,7 +16,7 @@ pub(crate) enum ManifestCommand {
     /// Print what `install` would apply, as Helm prints the chart
     Generate(GenerateArgs),
     /// Say where the cluster differs from what `install` would apply
-    Diff(GenerateArgs),
+    Diff(DiffArgs),
     /// List the profiles, or print one with the values of the chart
     #[command(visible_alias = "profile")]
     Profiles(ProfilesArgs),
@@ -28,6 +28,20 @@ pub(crate) struct GenerateArgs {
     /// Values.
     #[command(flatten)]
     values: ValueArgs,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: install::Text,
+}
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DiffArgs {
+    /// Values.
+    #[command(flatten)]
+    values: ValueArgs,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
 }
 
 /// Flags.
@@ -54,12 +68,12 @@ pub(crate) fn run(global: &GlobalArgs, command: &ManifestCommand) -> Outcome {
 
 fn generate(global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
     let plan = Plan::new(values::stated(&args.values, global.revision.as_deref())?)?;
-    output::line(plan.text().trim_end());
+    install::text(&plan, args.output);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Status 1 when there are differences, as diff and kubectl have it.
-fn diff(global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
+fn diff(global: &GlobalArgs, args: &DiffArgs) -> Outcome {
     let stated = values::stated(&args.values, global.revision.as_deref())?;
     Plan::new(stated.clone())?;
     let findings = block_on(async {
@@ -68,9 +82,13 @@ fn diff(global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
         let plan = Plan::new(installed::with_tags(stated, &tags))?;
         Ok(verify_install::findings(&cluster, &plan).await?)
     })?;
-    let mut is_same = true;
-    for finding in findings.iter().filter(|finding| !finding.is_well()) {
-        is_same = false;
+    let findings: Vec<_> = findings.into_iter().filter(|finding| !finding.is_well()).collect();
+    let status = if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) };
+    if args.output != Format::Table {
+        output::value(&findings, args.output);
+        return Ok(status);
+    }
+    for finding in &findings {
         if !finding.is_there {
             output::line(&format!("+ {}", finding.object));
         }
@@ -78,7 +96,7 @@ fn diff(global: &GlobalArgs, args: &GenerateArgs) -> Outcome {
             output::line(&format!("~ {}: {difference}", finding.object));
         }
     }
-    Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+    Ok(status)
 }
 
 fn profiles(args: &ProfilesArgs) -> Outcome {

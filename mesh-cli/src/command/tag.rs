@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use mesh_kube::name;
 use serde::Serialize;
 
-use super::install::{self, MannerArgs};
+use super::install::{self, MannerArgs, ReportArgs};
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
+use crate::install::apply::ObjectChange;
 use crate::install::installed;
 use crate::install::object::Kind;
 use crate::install::plan::Plan;
-use crate::install::server;
+use crate::install::server::{self, Change};
 use crate::output::{self, Format};
 
 /// `meshctl tag …`.
@@ -33,6 +34,9 @@ pub(crate) struct SetArgs {
     /// How to apply.
     #[command(flatten)]
     manner: MannerArgs,
+    /// What to say.
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Flags.
@@ -51,6 +55,9 @@ pub(crate) struct RemoveArgs {
     /// How to apply.
     #[command(flatten)]
     manner: MannerArgs,
+    /// What to say.
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +65,29 @@ struct Tag {
     tag: String,
     revision: String,
     namespaces: Vec<String>,
+}
+
+/// A tag that was moved or removed, for programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Moved<'a> {
+    tag: &'a str,
+    /// Where it points now; empty when it is gone.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    revision: &'a str,
+    /// Where it pointed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<&'a str>,
+    dry_run: bool,
+    objects: Vec<ObjectChange>,
+}
+
+impl Moved<'_> {
+    fn print(&self, form: Format) {
+        if form != Format::Table {
+            output::value(self, form);
+        }
+    }
 }
 
 /// Runs the command.
@@ -90,11 +120,20 @@ fn set(global: &GlobalArgs, args: &SetArgs) -> Outcome {
                 args.tag
             )));
         }
-        install::apply(&cluster, &plan, &args.manner).await?;
+        let form = args.report.output;
+        let done = install::apply(&cluster, &plan, &args.manner, form).await?;
         install::take_tags_from_others(&cluster, &plan, &args.manner).await?;
         let from = tags.get(&args.tag).filter(|other| *other != revision);
-        let from = from.map(|other| format!(" (before: {other})")).unwrap_or_default();
-        output::line(&format!("tag {} points to revision {revision}{from}", args.tag));
+        let words = from.map(|other| format!(" (before: {other})")).unwrap_or_default();
+        output::told(&format!("tag {} points to revision {revision}{words}", args.tag), form);
+        let told = Moved {
+            tag: &args.tag,
+            revision,
+            before: from.map(String::as_str),
+            dry_run: args.manner.dry_run,
+            objects: done.objects(),
+        };
+        told.print(form);
         output::note("Pods get the proxies of that revision when they are restarted.");
         Ok(ExitCode::SUCCESS)
     })
@@ -161,18 +200,38 @@ fn remove(global: &GlobalArgs, args: &RemoveArgs) -> Outcome {
             }
         }
         let injector = name::of_revision(name::INJECTOR, &args.tag);
+        let form = args.report.output;
+        let told = |is_there, dry_run| Moved {
+            tag: &args.tag,
+            revision: "",
+            before: Some(revision),
+            dry_run,
+            objects: match is_there {
+                true => vec![ObjectChange {
+                    object: format!("MutatingWebhookConfiguration {injector}"),
+                    change: Change::Deleted,
+                }],
+                false => Vec::new(),
+            },
+        };
         if args.manner.dry_run {
-            output::line(&format!("tag {} of revision {revision} would be removed (dry run)", args.tag));
+            output::told(
+                &format!("tag {} of revision {revision} would be removed (dry run)", args.tag),
+                form,
+            );
+            told(true, true).print(form);
             return Ok(ExitCode::SUCCESS);
         }
-        if let Some(kind) = Kind::named("MutatingWebhookConfiguration") {
-            server::delete(&cluster, kind, None, &injector).await?;
-        }
+        let is_gone = match Kind::named("MutatingWebhookConfiguration") {
+            Some(kind) => server::delete(&cluster, kind, None, &injector).await?,
+            None => false,
+        };
         if let Ok(record) = installed::record(&cluster, revision).await {
             let stated = installed::without_tag(record.stated, revision, &args.tag);
             install::settings_only(&cluster, stated, &args.manner).await?;
         }
-        output::line(&format!("tag {} of revision {revision} is removed", args.tag));
+        output::told(&format!("tag {} of revision {revision} is removed", args.tag), form);
+        told(is_gone, false).print(form);
         Ok(ExitCode::SUCCESS)
     })
 }

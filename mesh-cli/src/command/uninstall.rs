@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::install::{self, WhenAlone};
+use serde_json::json;
+
+use super::install::{self, ReportArgs, WhenAlone};
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
+use crate::install::apply::ObjectChange;
 use crate::install::installed;
 use crate::install::removal::{self, Extent, Found};
-use crate::output;
+use crate::output::{self, Format};
 
 /// Flags. `--revision` says which one, when there are several.
 #[derive(Debug, clap::Args)]
@@ -18,6 +21,9 @@ pub(crate) struct UninstallArgs {
     /// Ask nothing.
     #[arg(short = 'y', long = "skip-confirmation", visible_alias = "yes")]
     yes: bool,
+    /// What to say.
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Runs the command.
@@ -30,6 +36,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &UninstallArgs) -> Outcome {
         return Err(Failure::new("--purge takes every revision away, so that --revision means nothing")
             .status(super::EXIT_USAGE));
     }
+    let form = args.report.output;
     block_on(async {
         let cluster = install::connect(global).await?;
         let found = removal::look(&cluster).await?;
@@ -37,7 +44,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &UninstallArgs) -> Outcome {
             Failure::from(error).hint("Name one with --revision, or take everything away with --purge.")
         })?;
         if going.is_empty() && extent == Extent::Installation {
-            output::line("nothing is installed");
+            output::told("nothing is installed", form);
+            print(&[], &[], form);
             return Ok(ExitCode::SUCCESS);
         }
         let is_last = found.revisions.iter().all(|revision| going.contains(revision));
@@ -61,12 +69,20 @@ pub(crate) fn run(global: &GlobalArgs, args: &UninstallArgs) -> Outcome {
         if !args.yes && !install::confirmed(&question, WhenAlone::Refuse)? {
             return Err(Failure::new("nothing was changed"));
         }
-        removal::remove(&cluster, &found, (&going, extent)).await?;
+        let gone = removal::remove(&cluster, &found, (&going, extent), form).await?;
         if is_last && extent == Extent::Installation {
             output::note("Authority and definitions stay; `meshctl uninstall --purge` takes them away too.");
         }
+        print(&names, &gone, form);
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What is gone, for programs: people were told on the way.
+fn print(revisions: &[&str], gone: &[ObjectChange], form: Format) {
+    if form != Format::Table {
+        output::value(&json!({"revisions": revisions, "objects": gone}), form);
+    }
 }
 
 /// Says what will stop to work, and what to do about it.

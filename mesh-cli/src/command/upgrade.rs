@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mesh_kube::name;
 
-use super::install::{self, MannerArgs, WhenAlone};
+use super::install::{self, MannerArgs, Report, ReportArgs, WhenAlone};
 use super::{Failure, Outcome, block_on};
 use crate::args::GlobalArgs;
 use crate::install::installed;
@@ -21,6 +21,9 @@ pub(crate) struct UpgradeArgs {
     /// How to apply.
     #[command(flatten)]
     manner: MannerArgs,
+    /// What to say.
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Runs the command.
@@ -48,12 +51,13 @@ pub(crate) fn run(global: &GlobalArgs, args: &UpgradeArgs) -> Outcome {
         if !args.manner.dry_run && !args.manner.yes && !install::confirmed(&question, WhenAlone::GoOn)? {
             return Err(Failure::new("nothing was changed"));
         }
-        let done = install::apply(&cluster, &plan, &args.manner).await?;
+        let done = install::apply(&cluster, &plan, &args.manner, args.report.output).await?;
         if !args.manner.dry_run && !done.is_unchanged() {
             output::note(
                 "Proxies keep their version until their pods are restarted; `meshctl version` counts them.",
             );
         }
+        Report::of(&plan, &done, &args.manner).print(args.report.output);
         Ok(ExitCode::SUCCESS)
     })
 }

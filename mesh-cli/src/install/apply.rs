@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use mesh_kube::crd::DEFINITIONS;
 use mesh_kube::name;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::object::{KINDS, Kind, Step, Wanted, is_managed_by, is_ours};
@@ -17,7 +18,7 @@ use super::record::Record;
 use super::server::{self, Change, Conflicts, Mode};
 use super::wait::{self, WaitError};
 use crate::cluster::{Cluster, ClusterError};
-use crate::output;
+use crate::output::{self, Format};
 
 /// How an installation is done.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub(crate) struct Manner {
     pub(crate) mode: Mode,
     /// How long is waited for each thing; nothing is waited for when it is zero.
     pub(crate) timeout: Duration,
+    /// Form of the result: beside a document, progress is a remark.
+    pub(crate) form: Format,
 }
 
 /// Why an installation did not end well.
@@ -79,6 +82,15 @@ pub(crate) struct Done {
     pub(crate) changes: BTreeMap<Change, Vec<String>>,
 }
 
+/// An object and what became of it, for programs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ObjectChange {
+    /// Which: KIND NAMESPACE/NAME.
+    pub(crate) object: String,
+    /// What became of it.
+    pub(crate) change: Change,
+}
+
 impl Done {
     fn add(&mut self, change: Change, object: String) {
         self.changes.entry(change).or_default().push(object);
@@ -87,6 +99,19 @@ impl Done {
     /// Whether nothing had to change.
     pub(crate) fn is_unchanged(&self) -> bool {
         self.changes.keys().all(|change| matches!(change, Change::Unchanged | Change::Foreign))
+    }
+
+    /// Each object with what became of it, by name.
+    pub(crate) fn objects(&self) -> Vec<ObjectChange> {
+        let mut all: Vec<ObjectChange> = self
+            .changes
+            .iter()
+            .flat_map(|(change, objects)| {
+                objects.iter().map(|object| ObjectChange { object: object.clone(), change: *change })
+            })
+            .collect();
+        all.sort_by(|left, right| left.object.cmp(&right.object));
+        all
     }
 
     fn words(&self) -> String {
@@ -130,7 +155,7 @@ pub(crate) async fn install(cluster: &Cluster, plan: &Plan, manner: Manner) -> R
             }
         }
         if !done.changes.is_empty() {
-            progress(title, &words, started);
+            progress(title, &words, started, manner.form);
         }
         done.changes
             .into_iter()
@@ -139,7 +164,7 @@ pub(crate) async fn install(cluster: &Cluster, plan: &Plan, manner: Manner) -> R
     let started = Instant::now();
     let gone = prune(cluster, plan, &wanted, manner.mode).await?;
     if !gone.changes.is_empty() {
-        progress("left over", &gone.words(), started);
+        progress("left over", &gone.words(), started, manner.form);
     }
     gone.changes
         .into_iter()
@@ -160,9 +185,9 @@ pub(crate) fn wanted(plan: &Plan) -> Vec<Wanted> {
 }
 
 /// A line about a step that is done.
-pub(crate) fn progress(title: &str, words: &str, started: Instant) {
+pub(crate) fn progress(title: &str, words: &str, started: Instant, form: Format) {
     let seconds = started.elapsed().as_secs_f64();
-    output::line(&format!("{} {title:<18} {words}  ({seconds:.1} s)", output::good("✔")));
+    output::told(&format!("{} {title:<18} {words}  ({seconds:.1} s)", output::good("✔")), form);
 }
 
 /// Applies one object.

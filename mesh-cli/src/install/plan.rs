@@ -81,6 +81,12 @@ impl Plan {
         definitions() + &self.documents_text()
     }
 
+    /// Everything as objects, definitions first.
+    pub(crate) fn objects(&self) -> Vec<Value> {
+        let definitions = DEFINITIONS.iter().map(|definition| definition.object());
+        definitions.chain(self.documents.iter().map(|document| document.object.clone())).collect()
+    }
+
     /// As [`Self::text`], without the definitions.
     pub(crate) fn documents_text(&self) -> String {
         stream(self.documents.iter().map(|document| document.text.as_str()))

@@ -16,12 +16,13 @@ use mesh_kube::crd::{DEFINITIONS, Definition};
 use mesh_kube::name;
 use serde_json::Value;
 
-use super::apply::{of_revision, progress};
+use super::apply::{ObjectChange, of_revision, progress};
 use super::installed::InstalledError;
 use super::object::{Kind, LEASE, SECRET, Wanted, is_ours, label};
-use super::server;
+use super::server::{self, Change};
 use super::wait::selector;
 use crate::cluster::{Cluster, ClusterError, Question};
+use crate::output::Format;
 
 /// How long is waited for the control plane to end.
 const END: Duration = Duration::from_secs(90);
@@ -124,7 +125,7 @@ async fn count(cluster: &Cluster, definition: &Definition) -> Result<usize, Clus
     }
 }
 
-/// Takes revisions away.
+/// Takes revisions away, and says what is gone.
 ///
 /// # Errors
 /// When the API server refuses something, or pods do not end. What was done stays done; a second run goes on.
@@ -132,35 +133,41 @@ pub(crate) async fn remove(
     cluster: &Cluster,
     found: &Found,
     (going, extent): (&BTreeSet<String>, Extent),
-) -> Result<(), RemovalError> {
+    form: Format,
+) -> Result<Vec<ObjectChange>, RemovalError> {
+    let mut gone = Vec::new();
     for revision in going {
         let started = Instant::now();
         let objects = of_revision(cluster, revision).await?;
-        let number = delete_all(cluster, &objects).await?;
+        let number = delete_all(cluster, &objects, &mut gone).await?;
         ended(cluster, revision, started + END).await?;
-        progress(&format!("revision {revision}"), &format!("{number} objects deleted"), started);
+        progress(&format!("revision {revision}"), &format!("{number} objects deleted"), started, form);
     }
     if found.revisions.iter().any(|revision| !going.contains(revision)) {
-        return Ok(());
+        return Ok(gone);
     }
     let started = Instant::now();
-    let number = delete_all(cluster, &made_by_control_plane(cluster).await?).await?;
-    progress("what it made", &format!("{number} objects deleted"), started);
+    let number = delete_all(cluster, &made_by_control_plane(cluster).await?, &mut gone).await?;
+    progress("what it made", &format!("{number} objects deleted"), started, form);
     if extent == Extent::Everything {
-        purge(cluster).await?;
+        purge(cluster, &mut gone, form).await?;
     }
-    Ok(())
+    Ok(gone)
 }
 
-/// Deletes objects; how many were there.
-async fn delete_all(cluster: &Cluster, objects: &[Wanted]) -> Result<usize, ClusterError> {
-    let mut number = 0;
+/// Deletes objects; how many were there. They are added to what is gone.
+async fn delete_all(
+    cluster: &Cluster,
+    objects: &[Wanted],
+    gone: &mut Vec<ObjectChange>,
+) -> Result<usize, ClusterError> {
+    let before = gone.len();
     for object in objects {
-        let was_there =
-            server::delete(cluster, object.kind, object.namespace.as_deref(), &object.name).await?;
-        number += usize::from(was_there);
+        if server::delete(cluster, object.kind, object.namespace.as_deref(), &object.name).await? {
+            gone.push(ObjectChange { object: object.to_string(), change: Change::Deleted });
+        }
     }
-    Ok(number)
+    Ok(gone.len() - before)
 }
 
 /// Until the pods of a revision are gone.
@@ -206,26 +213,32 @@ async fn made_by_control_plane(cluster: &Cluster) -> Result<Vec<Wanted>, Cluster
 }
 
 /// The authority, our definitions with their objects, and the namespace if it is ours.
-async fn purge(cluster: &Cluster) -> Result<(), RemovalError> {
+async fn purge(cluster: &Cluster, gone: &mut Vec<ObjectChange>, form: Format) -> Result<(), RemovalError> {
     let started = Instant::now();
+    let one = |kind: Kind, namespace: Option<&str>, name: &str| Wanted {
+        kind,
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+        object: Value::Null,
+    };
     let namespace = Some(name::SYSTEM_NAMESPACE);
-    let mut number = usize::from(server::delete(cluster, SECRET, namespace, name::CA_SECRET).await?);
+    let mut number = delete_all(cluster, &[one(SECRET, namespace, name::CA_SECRET)], gone).await?;
     if let Some(kind) = Kind::named("CustomResourceDefinition") {
         for name in DEFINITIONS.iter().map(Definition::name) {
             let live = server::get(cluster, kind, None, &name).await?;
             if live.as_ref().is_some_and(is_ours) {
-                number += usize::from(server::delete(cluster, kind, None, &name).await?);
+                number += delete_all(cluster, &[one(kind, None, &name)], gone).await?;
             }
         }
     }
     if let Some(kind) = Kind::named("Namespace") {
         let live = server::get(cluster, kind, None, name::SYSTEM_NAMESPACE).await?;
         if live.as_ref().is_some_and(is_ours) {
-            number += usize::from(server::delete(cluster, kind, None, name::SYSTEM_NAMESPACE).await?);
+            number += delete_all(cluster, &[one(kind, None, name::SYSTEM_NAMESPACE)], gone).await?;
         }
     }
     vanished(cluster, started + END).await?;
-    progress("everything else", &format!("{number} objects deleted"), started);
+    progress("everything else", &format!("{number} objects deleted"), started, form);
     Ok(())
 }
 

@@ -3,13 +3,15 @@
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use mesh_kube::name;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::object::{Kind, Wanted};
 use crate::cluster::{Cluster, ClusterError, Question};
 
 /// What became of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Change {
     /// It was not there.
     Created,

@@ -83,3 +83,23 @@ fn completion_scripts_name_the_commands() {
         assert!(mesh.run(&["completion", shell]).stdout.contains("proxy-config"), "{shell}");
     }
 }
+
+#[test]
+fn names_are_completed_where_they_are_wanted_and_nothing_is_said_where_they_are_not() {
+    let mesh = shop(healthy_proxies());
+    let complete = |words: &[&str]| {
+        let printed = mesh.run(&[&["__complete", "--"], words].concat());
+        assert_eq!((printed.status, printed.stderr.as_str()), (0, ""), "{printed:?}");
+        printed.stdout
+    };
+    let state = mesh.path("state");
+    let state = state.to_string_lossy();
+    assert!(complete(&["logs", ""]).contains("catalog-0.backend\n"));
+    assert_eq!(complete(&["proxy-config", "cluster", "catalog-0"]), "catalog-0.backend\n");
+    assert_eq!(complete(&["get", "peer"]), "peerauthentications\n");
+    assert!(complete(&["logs", "-n", "ba"]).contains("backend\n"));
+    assert_eq!(complete(&["logs", "--fo"]), "");
+    assert_eq!(complete(&["--state-dir", &format!("{state}/elsewhere"), "logs", ""]), "");
+    assert_eq!(complete(&["exec", "catalog-0", "--", "l"]), "");
+    assert_eq!(complete(&[]), "");
+}

@@ -52,6 +52,11 @@ fn names(kind: Kind) -> Names {
     Names { singular, plural, short, group }
 }
 
+/// A kind as one types it in full, without its group.
+pub(crate) fn plural(kind: Kind) -> &'static str {
+    names(kind).plural
+}
+
 /// The kinds that `text` names: one, several separated by commas, or `all`.
 ///
 /// # Errors
