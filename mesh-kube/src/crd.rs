@@ -124,7 +124,7 @@ impl Definition {
     }
 
     fn version(&self, version: &str, stored: bool) -> Value {
-        let condition = |kind: &str| format!(".status.conditions[?(@.type==\"{kind}\")].status");
+        let condition = |kind: &str, part: &str| format!(".status.conditions[?(@.type==\"{kind}\")].{part}");
         let mut columns: Vec<Value> = self
             .columns
             .iter()
@@ -132,14 +132,20 @@ impl Definition {
             .collect();
         columns.extend([
             json!({
-                "name": "Accepted", "type": "string", "jsonPath": condition("Accepted"),
+                "name": "Accepted", "type": "string", "jsonPath": condition("Accepted", "status"),
                 "description": "Whether the control plane takes the object.",
             }),
+            // Its words have the numbers, and say more than True: 3/3 proxies.
             json!({
-                "name": "Enforced", "type": "string", "jsonPath": condition("Enforced"),
-                "description": "Whether every proxy that it concerns has it in force.",
+                "name": "Enforced", "type": "string", "jsonPath": condition("Enforced", "message"),
+                "description": "At how many of the proxies that it concerns it is in force.",
             }),
             json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}),
+            json!({
+                "name": "Conflicted", "type": "string", "jsonPath": condition("Conflicted", "status"),
+                "description": "Whether another object goes before it.",
+                "priority": 1,
+            }),
         ]);
         json!({
             "name": version,

@@ -32,7 +32,7 @@ impl Change {
             Self::Created => "created",
             Self::Configured => "configured",
             Self::Unchanged => "unchanged",
-            Self::Foreign => "used as it is",
+            Self::Foreign => "of others, used unchanged",
             Self::Deleted => "deleted",
         }
     }

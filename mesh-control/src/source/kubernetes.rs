@@ -51,24 +51,24 @@ const BETWEEN: Duration = Duration::from_millis(50);
 const TOGETHER: usize = 20_000;
 
 /// What the source asks of the API server, for whoever writes the role: API group, resources, verbs. The ConfigMap is
-/// read in the namespace of the configuration alone.
+/// followed in the namespace of the configuration alone, and by name.
 pub const CLUSTER_RULES: [(&str, &[&str], &[&str]); 5] = [
-    ("", &["namespaces", "nodes", "pods", "services", "serviceaccounts"], &["get", "list", "watch"]),
-    ("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"]),
+    ("", &["namespaces", "nodes", "pods", "services", "serviceaccounts"], &["list", "watch"]),
+    ("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
     (
         "security.istio.io",
         &["authorizationpolicies", "peerauthentications", "requestauthentications"],
-        &["get", "list", "watch"],
+        &["list", "watch"],
     ),
     (
         "networking.istio.io",
         &["destinationrules", "virtualservices", "serviceentries", "workloadentries"],
-        &["get", "list", "watch"],
+        &["list", "watch"],
     ),
-    ("telemetry.istio.io", &["telemetries"], &["get", "list", "watch"]),
+    ("telemetry.istio.io", &["telemetries"], &["list", "watch"]),
 ];
 /// The same within the namespace of the configuration.
-pub const NAMESPACE_RULES: [(&str, &[&str], &[&str]); 1] = [("", &["configmaps"], &["get", "list", "watch"])];
+pub const NAMESPACE_RULES: [(&str, &[&str], &[&str]); 1] = [("", &["configmaps"], &["list", "watch"])];
 
 /// What a source is made of.
 #[derive(Debug, Clone)]

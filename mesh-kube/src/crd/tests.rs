@@ -207,6 +207,23 @@ fn every_served_kind_and_version_has_a_definition() {
 }
 
 #[test]
+fn a_list_shows_what_became_of_each_object_and_conflicts_only_when_asked_for_more() {
+    let columns = |definition: Definition, wide: bool| -> Vec<String> {
+        let object = definition.object();
+        let all = object["spec"]["versions"][0]["additionalPrinterColumns"].as_array().cloned();
+        let all = all.expect("there are columns");
+        let shown = all.iter().filter(|column| wide || column["priority"].as_i64().unwrap_or_default() == 0);
+        shown.filter_map(|column| column["name"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(columns(security::AUTHORIZATION_POLICY, false), ["Action", "Accepted", "Enforced", "Age"]);
+    for definition in DEFINITIONS {
+        let short = columns(definition, false);
+        assert!(short.ends_with(&["Accepted", "Enforced", "Age"].map(str::to_owned)), "{short:?}");
+        assert_eq!(columns(definition, true), [short, vec!["Conflicted".to_owned()]].concat());
+    }
+}
+
+#[test]
 fn the_files_of_the_chart_are_these() {
     let folder = root().join("charts/mini-mesh/crds");
     let update = std::env::var_os("UPDATE_CRDS").is_some();

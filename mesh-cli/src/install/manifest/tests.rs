@@ -73,6 +73,35 @@ fn secrets_are_read_in_one_namespace_and_by_name_only() {
 }
 
 #[test]
+fn what_is_written_is_limited_to_names_where_a_request_says_them() {
+    // Those that are chosen by label, and those whose names are not known before.
+    const FREE: [&str; 4] =
+        ["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "events", "tokenreviews"];
+    for (name, plan) in all() {
+        for kind in ["ClusterRole", "Role"] {
+            for rule in rules(&plan, kind) {
+                let resources = rule["resources"].as_array().expect("a rule has resources");
+                let texts = || resources.iter().filter_map(Value::as_str);
+                let is_free =
+                    texts().all(|resource| resource.ends_with("/status") || FREE.contains(&resource));
+                let creates_here = kind == "Role" && holds(&rule["verbs"], "create");
+                let writes = ["patch", "update", "delete"].iter().any(|verb| holds(&rule["verbs"], verb))
+                    || holds(&rule["verbs"], "create") && !creates_here;
+                assert!(!writes || is_free || rule["resourceNames"].is_array(), "{name}: {rule}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_revision_follows_its_own_settings() {
+    let plan = plan("default", &["revision=canary"]);
+    let settings = rules(&plan, "Role").into_iter().filter(|rule| holds(&rule["resources"], "configmaps"));
+    let named: Vec<&Value> = settings.flat_map(|rule| rule["resourceNames"].as_array()).flatten().collect();
+    assert!(named.iter().any(|name| *name == "mini-mesh-canary"), "{named:?}");
+}
+
+#[test]
 fn every_pod_keeps_to_the_restricted_standard() {
     for (name, plan) in all() {
         for document in plan.documents.iter().filter(|document| document.kind() == "Deployment") {
