@@ -61,6 +61,19 @@ fn the_control_plane_may_read_no_secrets_but_its_own() -> Result<()> {
         ["update", "deployments.apps", "-A"],
         ["impersonate", "users", "-A"],
         ["create", "clusterrolebindings.rbac.authorization.k8s.io", "-A"],
+        ["list", "configmaps", "-A"],
+        ["create", "configmaps", "-A"],
+        ["patch", "configmaps", "-A"],
+        ["delete", "configmaps", "-A"],
+        ["update", "authorizationpolicies.security.istio.io", "-A"],
+    ] {
+        ensure!(!may(&refused)?, "it may {}", refused.join(" "));
+    }
+    // Its settings are for it to read, and nobody else's lease is its.
+    for refused in [
+        ["update", "configmaps/mini-mesh", "-n", SYSTEM],
+        ["patch", "configmaps/mini-mesh", "-n", SYSTEM],
+        ["update", "leases.coordination.k8s.io/other", "-n", SYSTEM],
     ] {
         ensure!(!may(&refused)?, "it may {}", refused.join(" "));
     }

@@ -2,12 +2,13 @@
 //!
 //! Nothing is waited for, so that this asks the API server alone. It wants a cluster without a mesh and leaves one.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::Cluster;
+use serde_json::{Value, json};
 
 /// Where each tag points, as `meshctl tag list` says.
 fn is_tagged(cluster: &Cluster, tag: &str, revision: &str) -> Result<bool> {
-    let all: serde_json::Value = serde_json::from_str(&cluster.meshctl(&["tag", "list", "-o", "json"])?)?;
+    let all: Value = serde_json::from_str(&cluster.meshctl(&["tag", "list", "-o", "json"])?)?;
     let mut tags = all.as_array().into_iter().flatten();
     Ok(tags.any(|found| found["tag"] == tag && found["revision"] == revision))
 }
@@ -63,6 +64,70 @@ fn an_installation_is_applied_once_found_again_and_leaves_nothing() -> Result<()
     cluster.meshctl(&["uninstall", "--revision", "canary", "--yes"])?;
     cluster.meshctl(&["verify-install"])?;
     cluster.meshctl(&["uninstall", "--purge", "--yes"])?;
+    ensure!(is_gone(&cluster)?, "{}", cluster.meshctl_refused(&["manifest", "diff"])?);
+    Ok(())
+}
+
+/// The definitions of the mesh's kinds that the cluster has, by name.
+fn definitions(cluster: &Cluster) -> Result<Vec<Value>> {
+    let all = cluster.json(&["customresourcedefinitions"])?;
+    let items = all["items"].as_array().context("a list has items")?;
+    let is_ours = |item: &&Value| item["spec"]["group"].as_str().is_some_and(|it| it.ends_with(".istio.io"));
+    Ok(items.iter().filter(is_ours).cloned().collect())
+}
+
+/// Takes from a schema what keeps null and unknown fields, as Istio's have it.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            // What may be anything has no type, and is kept whole there too.
+            if fields.get("type").is_some_and(Value::is_string) {
+                fields.remove("x-kubernetes-preserve-unknown-fields");
+                fields.remove("nullable");
+            }
+            fields.values_mut().for_each(strict);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strict),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask e2e"]
+fn definitions_of_others_are_used_as_they_are_and_outlast_the_mesh() -> Result<()> {
+    let cluster = Cluster::of_environment()?;
+    let ours = cluster.meshctl(&["install", "--crds"])?;
+    cluster.kubectl_with(&["apply", "--server-side", "--field-manager=others", "-f", "-"], &ours)?;
+    let mut theirs = definitions(&cluster)?;
+    ensure!(theirs.len() == 8, "{} definitions", theirs.len());
+    for definition in &mut theirs {
+        definition["metadata"]["labels"] = json!({"app": "istio-pilot", "release": "istio"});
+        for version in definition["spec"]["versions"].as_array_mut().into_iter().flatten() {
+            version["additionalPrinterColumns"] = json!([]);
+            strict(&mut version["schema"]);
+        }
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": theirs});
+    cluster.kubectl_with(&["replace", "-f", "-"], &list.to_string())?;
+    let states = || -> Result<Vec<Value>> {
+        let all = definitions(&cluster)?;
+        Ok(all.iter().map(|it| json!([it["metadata"]["uid"], it["metadata"]["generation"]])).collect())
+    };
+    let before = states()?;
+
+    cluster.meshctl(&["check", "--pre"])?;
+    let said = cluster.meshctl(&["install", "--yes", "--wait=false"])?;
+    ensure!(said.contains("8 of others, used unchanged"), "{said}");
+    let said = cluster.meshctl(&["install", "--yes", "--wait=false"])?;
+    ensure!(said.contains("nothing had to change"), "{said}");
+    let said = cluster.meshctl(&["verify-install"])?;
+    ensure!(said.matches("is somebody else's").count() == 8, "{said}");
+    cluster.meshctl(&["uninstall", "--purge", "--yes"])?;
+    ensure!(states()? == before, "the definitions are not as they were");
+
+    let mut delete = vec!["delete", "customresourcedefinitions"];
+    delete.extend(theirs.iter().filter_map(|definition| definition["metadata"]["name"].as_str()));
+    cluster.kubectl(&delete)?;
     ensure!(is_gone(&cluster)?, "{}", cluster.meshctl_refused(&["manifest", "diff"])?);
     Ok(())
 }
