@@ -289,32 +289,3 @@ async fn another_cluster_domain_renames_services_and_pods_that_are_known() {
     assert!(mirror.registry.service_by_host(&host("web.shop.svc.example.org")).is_some());
     assert!(mirror.registry.service_by_host(&host("web.shop.svc.cluster.local")).is_none());
 }
-
-#[tokio::test]
-#[ignore = "needs a cluster: KUBECONFIG"]
-async fn a_real_cluster_is_read() {
-    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = Client::try_default().await.expect("a cluster");
-    let settings = KubernetesSettings {
-        revision: DEFAULT_REVISION.to_owned(),
-        config_namespace: Namespace::parse("istio-system").expect("valid"),
-    };
-    let mut source = KubernetesSource::new(&client, &settings);
-    source.first(Duration::from_secs(30)).await.expect("the cluster can be read");
-    let events = source.events().expect("there is something");
-    let services: Vec<_> =
-        events.set.iter().filter(|document| document.object.kind == Kind::Service).collect();
-    assert!(
-        services.iter().any(|service| service.object.to_string() == "Service default/kubernetes"),
-        "{services:?}"
-    );
-    assert_eq!(
-        events
-            .problems
-            .unwrap_or_default()
-            .iter()
-            .filter(|problem| problem.severity == mesh_api::problem::Severity::Error)
-            .count(),
-        0
-    );
-}
