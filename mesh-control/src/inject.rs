@@ -24,6 +24,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::plane::Plane;
+use crate::serve::webhook::review::shortened;
 use crate::telemetry::metrics::webhook as metrics;
 
 /// Time allowed for a question to the API server. It waits for the answer to its own.
@@ -33,6 +34,8 @@ const VERSION_FOR: Duration = Duration::from_secs(600);
 /// First minor version of Kubernetes 1 whose clusters run native sidecars unless told otherwise
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>).
 const NATIVE_SIDECARS_SINCE: u32 = 29;
+/// Longest note of an event: one that is longer is refused by the API server.
+const NOTE_BYTES_MAX: usize = 1024;
 /// Code of the problem of broken settings.
 const SETTINGS_PROBLEM: &str = "MM0120";
 
@@ -249,7 +252,7 @@ async fn tell(recorder: &Recorder, map: &ConfigMap, problem: &Problem) {
     let event = Event {
         type_: EventType::Warning,
         reason: "InvalidSettings".to_owned(),
-        note: Some(format!("{}: {}", problem.field, problem.message)),
+        note: Some(shortened(&format!("{}: {}", problem.field, problem.message), NOTE_BYTES_MAX).to_owned()),
         action: "Read".to_owned(),
         secondary: None,
     };
