@@ -19,6 +19,8 @@ pub(crate) struct PodView {
     pub(crate) is_ending: bool,
     /// It has a proxy of this mesh.
     pub(crate) has_proxy: bool,
+    /// Revision that its label names: of a replica of the control plane its own.
+    pub(crate) revision: Option<String>,
     /// Its containers without proxy and initialisation.
     pub(crate) containers: Vec<String>,
     /// Its proxy's container runs, so that it can be asked. A pod whose init containers are at work is not
@@ -59,6 +61,7 @@ impl PodView {
             is_ready: conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True"),
             is_ending: meta.deletion_timestamp.is_some(),
             has_proxy,
+            revision: meta.labels.as_ref().and_then(|labels| labels.get(name::LABEL_REVISION).cloned()),
             containers: plain
                 .map(|container| container.name.clone())
                 .filter(|name| name != name::PROXY_CONTAINER)

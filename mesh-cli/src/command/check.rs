@@ -13,6 +13,7 @@ mod local_mesh;
 mod naming;
 mod proxies;
 mod report;
+mod serving;
 mod unmeshed;
 mod webhooks;
 

@@ -131,6 +131,9 @@ checks! {
     WEBHOOK_TRUST = "webhook-trust" Webhooks "webhooks trust the mesh's authority",
         "The caBundle of each webhook holds the authority's present root. With another one the API server refuses the control plane's certificate and every pod of an injected namespace with it.",
         "The leader restores it within seconds: `meshctl logs --control` says what keeps it from that.";
+    WEBHOOK_CERTIFICATE = "webhook-certificate" Webhooks "webhooks' certificates are valid",
+        "Each replica's certificate for the webhooks is verified with the authority's root, as the API server does it, and has an hour left at least. It lives a day, and is renewed at half of that.",
+        "It is renewed by the control plane itself: `meshctl logs --control` says what keeps it from that; `kubectl rollout restart` of the control plane makes a new one.";
     WEBHOOK_INJECTS = "webhook-injects" Webhooks "injector answers",
         "A pod that asks for a proxy is created as a dry run, and has one: API server, network, certificate and injector work together.",
         "The message is the API server's. A time-out means that it does not reach the control plane's Service; `meshctl check` above says whether that is ready.";

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::catalogue::{WEBHOOK_INJECTS, WEBHOOK_POLICY, WEBHOOK_TRUST, WEBHOOK_VALIDATES, WEBHOOKS};
 use super::identity::{normal, roots};
 use super::report::{Mark, Report};
+use super::serving;
 use crate::cluster::pod::PodView;
 use crate::cluster::{Cluster, ClusterError, Question};
 use crate::command::mesh::Mesh;
@@ -55,6 +56,7 @@ pub(super) async fn look(mesh: &Mesh, cluster: &Cluster, report: &mut Report) {
     });
     report.judge(WEBHOOK_POLICY, Mark::Doubtful, open.map(|webhook| webhook.name.clone()).collect());
     trust(mesh, &injectors, &validators, report).await;
+    serving::look(mesh, cluster, report).await;
     injects(cluster, &injectors, report).await;
     validates(cluster, report).await;
 }
