@@ -17,16 +17,16 @@ const FUNCTION: &str = "_meshctl() {";
 /// What it is called when ours stands in front of it.
 const RENAMED: &str = "_meshctl_commands_and_flags() {";
 
-/// For bash. Words that begin with a dash are flags.
+/// For bash. Where there are names they stand alone: flags come with the dash, and files would only be in the way.
 const BASH: &str = r#"
 _meshctl() {
-    local asked=("${COMP_WORDS[@]:1:COMP_CWORD}") name
-    _meshctl_commands_and_flags "$@"
-    [[ "${COMP_WORDS[COMP_CWORD]}" == -* ]] && return 0
+    local name
+    COMPREPLY=()
     while IFS= read -r name; do
         COMPREPLY+=("$name")
         [[ "$name" == */ ]] && compopt -o nospace 2>/dev/null
-    done < <("${COMP_WORDS[0]}" __complete -- "${asked[@]}" 2>/dev/null)
+    done < <("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    (( ${#COMPREPLY[@]} )) || _meshctl_commands_and_flags "$@"
     return 0
 }
 "#;
@@ -34,17 +34,18 @@ _meshctl() {
 /// For zsh. It stands before the end of clap's script, which runs the function when the script is autoloaded.
 const ZSH: &str = r#"
 _meshctl() {
-    local -a asked names
-    local program="${words[1]}" current="${words[CURRENT]}"
-    asked=("${(@)words[2,CURRENT]}")
-    _meshctl_commands_and_flags "$@"
-    local found=$?
-    [[ "$current" == -* ]] && return found
-    names=("${(@f)$("$program" __complete -- "${asked[@]}" 2>/dev/null)}")
+    local -a names
+    names=("${(@f)$("${words[1]}" __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     names=("${(@)names:#}")
-    (( ${#names} )) || return found
-    compadd -- "${names[@]}" && found=0
-    return found
+    if (( ! ${#names} )); then
+        _meshctl_commands_and_flags "$@"
+        return
+    fi
+    if [[ "${names[1]}" == */ ]]; then
+        compadd -S '' -- "${names[@]}"
+    else
+        compadd -- "${names[@]}"
+    fi
 }
 "#;
 /// Where the end of clap's script for zsh begins.
