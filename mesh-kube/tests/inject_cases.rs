@@ -146,22 +146,3 @@ fn every_case_comes_out_as_written() {
     assert!(run >= 60, "only {run} cases were found");
     assert!(failures.is_empty(), "{} of {run} cases:\n{}", failures.len(), failures.join("\n"));
 }
-
-/// Writes what came out of every case as objects for a real API server (`kubectl create --dry-run=server`).
-#[test]
-#[ignore = "writes files for a look at them by an API server: INJECTED_DIR=… "]
-fn injected_objects_are_written_for_an_api_server() {
-    let target = std::env::var("INJECTED_DIR").expect("INJECTED_DIR");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inject_cases");
-    for entry in fs::read_dir(&folder).expect("the folder of cases") {
-        let path = entry.expect("an entry").path();
-        let text = fs::read_to_string(&path).expect("a readable file");
-        let (input, _) = text.split_once("\n---\n").unwrap_or((text.trim_end(), ""));
-        let (_, Some(mut object)) = Case::read(input).run() else { continue };
-        object["metadata"]["name"] = json!("x");
-        object["metadata"]["namespace"] = json!("default");
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        fs::write(Path::new(&target).join(format!("{name}.json")), object.to_string())
-            .expect("a writable file");
-    }
-}

@@ -58,7 +58,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 }
 
 fn unprivileged() -> Result<()> {
-    run_command(&mut cargo(&["test", "--quiet", "--workspace", "--all-features"]))
+    // All of them, so that one report names every failure.
+    run_command(&mut cargo(&["test", "--quiet", "--workspace", "--all-features", "--no-fail-fast"]))
 }
 
 /// Tests that are marked `ignored` because they need namespaces, the built binaries or stock programs.
@@ -66,7 +67,7 @@ fn privileged() -> Result<()> {
     let binaries = build(&["mesh-cli", "mesh-control", "mesh-proxy", "shop"], Profile::Dev)?;
     // Those of mesh-e2e need a cluster, which `cargo xtask e2e` has.
     let mut tests = cargo(&["test", "--quiet", "--workspace", "--exclude", "mesh-e2e", "--all-features"]);
-    tests.args(["--", "--ignored"]);
+    tests.args(["--no-fail-fast", "--", "--ignored"]);
     // Each of them is a mesh of its own; two at a time keep two cores busy without starving each other.
     tests.arg("--test-threads=2").env("MESH_BIN_DIR", binaries).env("HELM", helm::program()?);
     run_command(&mut tests)
