@@ -98,17 +98,23 @@ fn definitions_of_others_are_used_as_they_are_and_outlast_the_mesh() -> Result<(
     let cluster = Cluster::of_environment()?;
     let ours = cluster.meshctl(&["install", "--crds"])?;
     cluster.kubectl_with(&["apply", "--server-side", "--field-manager=others", "-f", "-"], &ours)?;
-    let mut theirs = definitions(&cluster)?;
-    ensure!(theirs.len() == 8, "{} definitions", theirs.len());
-    for definition in &mut theirs {
-        definition["metadata"]["labels"] = json!({"app": "istio-pilot", "release": "istio"});
-        for version in definition["spec"]["versions"].as_array_mut().into_iter().flatten() {
-            version["additionalPrinterColumns"] = json!([]);
-            strict(&mut version["schema"]);
+    // The API server notes on new definitions that it serves them, and a write that is made meanwhile is refused.
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "customresourcedefinitions",
+        "--all",
+        "--timeout=60s",
+    ])?;
+    let mut written = Ok(String::new());
+    for _ in 0..WRITES_MAX {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": foreign(&cluster)?});
+        written = cluster.kubectl_with(&["replace", "-f", "-"], &list.to_string());
+        if written.is_ok() {
+            break;
         }
     }
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": theirs});
-    cluster.kubectl_with(&["replace", "-f", "-"], &list.to_string())?;
+    written?;
     let states = || -> Result<Vec<Value>> {
         let all = definitions(&cluster)?;
         Ok(all.iter().map(|it| json!([it["metadata"]["uid"], it["metadata"]["generation"]])).collect())
@@ -125,9 +131,27 @@ fn definitions_of_others_are_used_as_they_are_and_outlast_the_mesh() -> Result<(
     cluster.meshctl(&["uninstall", "--purge", "--yes"])?;
     ensure!(states()? == before, "the definitions are not as they were");
 
+    let theirs = definitions(&cluster)?;
     let mut delete = vec!["delete", "customresourcedefinitions"];
     delete.extend(theirs.iter().filter_map(|definition| definition["metadata"]["name"].as_str()));
     cluster.kubectl(&delete)?;
     ensure!(is_gone(&cluster)?, "{}", cluster.meshctl_refused(&["manifest", "diff"])?);
     Ok(())
+}
+
+/// Times that definitions are written before a conflict is a failure.
+const WRITES_MAX: usize = 5;
+
+/// The definitions as they are, made into somebody else's.
+fn foreign(cluster: &Cluster) -> Result<Vec<Value>> {
+    let mut theirs = definitions(cluster)?;
+    ensure!(theirs.len() == 8, "{} definitions", theirs.len());
+    for definition in &mut theirs {
+        definition["metadata"]["labels"] = json!({"app": "istio-pilot", "release": "istio"});
+        for version in definition["spec"]["versions"].as_array_mut().into_iter().flatten() {
+            version["additionalPrinterColumns"] = json!([]);
+            strict(&mut version["schema"]);
+        }
+    }
+    Ok(theirs)
 }
