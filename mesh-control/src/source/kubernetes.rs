@@ -1,6 +1,6 @@
 //! A cluster as the source of the mesh's configuration: watches of the API server, and what is in force by them.
 //!
-//! [`watch`] follows one kind, [`pod`], [`slice`] and [`document`] say what an object means to the mesh, [`cluster`]
+//! [`watch`] follows one kind, [`pod`], [`mod@slice`] and [`document`] say what an object means to the mesh, [`cluster`]
 //! (pure) keeps what is in force and what has changed. [`KubernetesSource`] puts them together: it gathers for a moment
 //! what many watches tell at once and hands it to the [`Plane`], at the cost of what happened and not of what there is.
 //!
