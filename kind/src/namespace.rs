@@ -176,3 +176,14 @@ impl<'a> Namespace<'a> {
 
 /// How long a change may take to be in force everywhere.
 pub const IN_FORCE: Duration = Duration::from_secs(30);
+
+/// A server with two replicas, a caller, and a caller that is not of the mesh.
+pub const PAIR: &str = include_str!("../manifests/pair.yaml");
+
+/// Mutual TLS only, in the namespace in which it is applied.
+pub const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+";

@@ -4,18 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::cluster::SYSTEM;
-use mesh_e2e::namespace::{IN_FORCE, Injection};
+use mesh_e2e::namespace::{IN_FORCE, Injection, PAIR, STRICT};
 use mesh_e2e::{Cluster, Namespace, eventually, figures, pause};
 
-const PAIR: &str = include_str!("../manifests/pair.yaml");
 const PRODUCTS: [&str; 2] = ["GET", "http://catalog:8080/api/products"];
-
-const STRICT: &str = "
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default}
-spec: {mtls: {mode: STRICT}}
-";
 
 fn pair<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {
     let namespace = Namespace::new(cluster, name, Injection::Enabled)?;

@@ -3,21 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use mesh_e2e::namespace::{IN_FORCE, Injection};
+use mesh_e2e::namespace::{IN_FORCE, Injection, PAIR, STRICT};
 use mesh_e2e::{Cluster, Namespace, eventually};
 
 const SHOP: &str = include_str!("../../examples/shop/kubernetes/shop.yaml");
 const INTRUDER: &str = include_str!("../../examples/shop/kubernetes/intruder.yaml");
 const STATEFUL: &str = include_str!("../manifests/stateful.yaml");
 const LIBRARY: &str = include_str!("../manifests/library.yaml");
-const PAIR: &str = include_str!("../manifests/pair.yaml");
-
-const STRICT: &str = "
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default}
-spec: {mtls: {mode: STRICT}}
-";
 
 #[test]
 #[ignore = "needs a cluster: cargo xtask e2e"]

@@ -16,6 +16,7 @@ use mesh_api::name::{Host, Labels, Namespace, ObjectName, ServiceAccount};
 use crate::registry::{Entry, Registry, VirtualAddressState, VirtualAddresses};
 
 pub(crate) mod api_server;
+mod made_up;
 pub(crate) mod versioned_objects;
 
 pub(crate) fn namespace(name: &str) -> Namespace {

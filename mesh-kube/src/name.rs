@@ -48,8 +48,6 @@ pub const FIELD_MANAGER_CONTROL: &str = "mesh-control";
 pub const PORT_DISCOVERY: u16 = 15012;
 /// Port of the webhooks (HTTPS).
 pub const PORT_WEBHOOK: u16 = 15017;
-/// Port of metrics and readiness of the control plane.
-pub const PORT_METRICS: u16 = 15014;
 /// Port of the control plane's operators, on loopback only.
 pub const PORT_CONTROL_ADMIN: u16 = 15016;
 /// Port of a proxy's operators, on loopback only.
